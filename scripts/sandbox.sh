@@ -1,0 +1,142 @@
+#!/usr/bin/env bash
+# A Debian 11 root with a stock Caffe and its source, made once and kept in the cache folder.
+#
+#   scripts/sandbox.sh                 make the sandbox, if it is not there yet
+#   scripts/sandbox.sh run COMMAND...  run a command in it, with this repository bound in
+#   scripts/sandbox.sh path            print the folder of the root
+#   scripts/sandbox.sh clean           remove the sandbox and everything built in it
+#
+# Debian 11 is the newest Debian that ships Caffe. The root is read-only to the commands; what
+# they may write is this repository, /tmp and $CAFFE_L1_WORK (also in the cache folder).
+set -euo pipefail
+
+repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/caffe-l1-loss
+work=${CAFFE_L1_WORK:-$cache/work}
+
+packages=(
+  # stock Caffe, untouched
+  caffe python3-caffe
+  # what building Caffe needs (without OpenCV, LevelDB and LMDB)
+  build-essential cmake libboost-filesystem-dev libboost-python-dev libboost-regex-dev
+  libboost-system-dev libboost-thread-dev libgflags-dev libgoogle-glog-dev libhdf5-dev
+  libopenblas-dev libprotobuf-dev protobuf-compiler python3-dev
+  # what the tests and the demos need
+  git python2.7 python3-hypothesis python3-matplotlib python3-protobuf python3-pytest
+  python3-scipy python3-six python3-tqdm strace valgrind
+)
+key=$(printf '%s\n' "${packages[@]}" "layout 1" | sha256sum | cut -c1-12)
+root=$cache/root-$key
+
+say() { printf 'sandbox: %s\n' "$*" >&2; }
+die() { say "$*"; exit 1; }
+
+install_command() {
+  local sudo=; [ "$(id -u)" = 0 ] || sudo='sudo '
+  printf '%sapt-get update && %sapt-get install -y %s' "$sudo" "$sudo" "$*"
+}
+
+# The system's own mirror of Debian, whichever way its sources are written.
+mirror() {
+  apt-get indextargets --format '$(REPO_URI) $(LABEL)' 'Created-By: Packages' 2>/dev/null |
+    awk '$2 == "Debian" { print $1; exit }'
+}
+
+need_tools() {
+  local missing=()
+  command -v mmdebstrap >/dev/null || missing+=(mmdebstrap)
+  command -v bwrap >/dev/null || missing+=(bubblewrap)
+  [ "$(id -u)" = 0 ] || command -v newuidmap >/dev/null || missing+=(uidmap)
+  [ ${#missing[@]} = 0 ] || die "missing: ${missing[*]}; fix: $(install_command "${missing[@]}")"
+  bwrap --ro-bind / / --dev /dev true 2>/dev/null ||
+    die "bubblewrap may not make namespaces here; fix: $(
+      [ "$(id -u)" = 0 ] && echo 'run outside of this container, or with --privileged' ||
+      echo 'sudo sysctl -w kernel.unprivileged_userns_clone=1, or run as root')"
+}
+
+make_root() {
+  [ -d "$root" ] && return
+  need_tools
+  local uri partial=$root.partial log=$cache/sandbox.log
+  uri=$(mirror)
+  [ -n "$uri" ] || die "apt knows no Debian mirror yet; fix: $(install_command mmdebstrap bubblewrap)"
+  mkdir -p "$cache"
+  exec 9>"$cache/sandbox.lock"
+  flock -n 9 || { say "another run is making the sandbox, waiting for it"; flock 9; }
+  [ -d "$root" ] && return
+  rm -rf "$partial"
+  mkdir "$partial"
+  say "making a Debian 11 root with Caffe: ${#packages[@]} packages and what they need"
+  say "about 3 minutes and 1.7 GB, once, in $root (log: $log)"
+  local started=$SECONDS
+  printf '%s %s bullseye main\n' deb "$uri" deb-src "$uri" |
+    mmdebstrap --variant=minbase --include="${packages[*]}" \
+      --aptopt='Acquire::Check-Valid-Until "false"' \
+      --customize-hook='chroot "$1" sh -ec "cd /usr/src; apt-get update; apt-get source caffe"' \
+      --customize-hook='chroot "$1" sh -ec "cd /usr/src; ln -s caffe-*/ caffe; rm -f caffe_*"' \
+      bullseye - - 2> >(tee "$log" | progress "$started") |
+    tar -x -C "$partial" --exclude='./dev/*' --no-same-owner ||
+    { rm -rf "$partial"; die "making the root failed: $(grep -m1 '^E:' "$log" || tail -n1 "$log")"; }
+  mv "$partial" "$root"
+  say "done in $((SECONDS - started)) s: $(du -sh "$root" | cut -f1) in $root"
+  exec 9>&-
+}
+
+# The steps of mmdebstrap that take long, with the seconds since the start in front.
+progress() {
+  local line step
+  while IFS= read -r line; do
+    case $line in
+      "I: downloading"* | "I: installing"* | "I: creating"*) step=${line#I: } ;;
+      *"apt-get source"*) step="fetching the source of Caffe..." ;;
+      *) continue ;;
+    esac
+    say "$(printf '%4d s  %s' $((SECONDS - $1)) "$step")"
+  done
+}
+
+run_in_root() {
+  make_root
+  need_tools
+  mkdir -p "$work"
+  local args=() entry name
+  for entry in "$root"/{bin,etc,lib,lib32,lib64,libx32,sbin,usr}; do
+    name=/${entry##*/}
+    [ -e "$entry" ] || continue
+    if [ -L "$entry" ]; then
+      args+=(--symlink "$(readlink "$entry")" "$name")
+    else
+      args+=(--ro-bind "$entry" "$name")
+    fi
+  done
+  args+=(--dev /dev --proc /proc --tmpfs /tmp --dir /tmp/home)
+  [ ! -e /etc/resolv.conf ] || args+=(--ro-bind /etc/resolv.conf /etc/resolv.conf)
+  args+=(--bind "$repo" "$repo" --bind "$work" "$work" --chdir "$repo" --clearenv)
+  for name in CI TERM COLUMNS GLOG_minloglevel PYTEST_ADDOPTS HYPOTHESIS_PROFILE; do
+    [ -z "${!name+set}" ] || args+=(--setenv "$name" "${!name}")
+  done
+  args+=(--setenv PATH /usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin --setenv HOME /tmp/home)
+  args+=(--setenv LANG C.UTF-8 --setenv CAFFE_ROOT /usr/src/caffe --setenv CAFFE_L1_WORK "$work")
+  args+=(--setenv PYTHONDONTWRITEBYTECODE 1 --setenv OMP_NUM_THREADS 1)
+  args+=(--setenv OPENBLAS_NUM_THREADS 1 --setenv CAFFE_L1_SANDBOX 1)
+  exec bwrap --die-with-parent "${args[@]}" "$@"
+}
+
+clean() {
+  if [ ! -d "$cache" ]; then say "nothing to remove: $cache is not there"; return; fi
+  say "removing $(du -sh "$cache" | cut -f1) in $cache"
+  chmod -R u+w "$cache" 2>/dev/null || true
+  rm -rf "$cache"
+}
+
+case ${1-} in
+  "" | make) make_root ;;
+  run)
+    shift
+    [ $# -gt 0 ] || { say "run what? usage: scripts/sandbox.sh run COMMAND..."; exit 2; }
+    run_in_root "$@" ;;
+  path) printf '%s\n' "$root" ;;
+  clean) clean ;;
+  -h | --help) sed -n '2,11s/^# \{0,1\}//p' "$0" ;;
+  *) say "unknown verb '$1'; use make, run COMMAND..., path or clean"; exit 2 ;;
+esac

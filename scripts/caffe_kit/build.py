@@ -1,0 +1,192 @@
+"""The two ways to build Caffe, behind one face: what to run, in which order, and its tests."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Dict, List, Optional, Tuple
+
+from .errors import BuildFailed, Refused
+from .machine import Machine, probe
+from .make_config import cmake_options
+from .naming import Naming
+from .process import output
+from .progress import count_compiled
+from .tree import CaffeTree
+
+CONFIG = "Makefile.config"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One command; `dry` says what it would compile, without doing it."""
+
+    title: str
+    command: List[str]
+    dry: Optional[List[str]] = None
+
+
+class MakeBuild:
+    def __init__(self, tree: CaffeTree, naming: Naming, jobs: int) -> None:
+        self.root = tree.root
+        self.naming = naming
+        self.jobs = jobs
+        need("make", "make")
+        self.bin_folder, self.include = self.ask("$(TEST_BIN_DIR)"), self.ask("$(INCLUDE_DIRS)")
+        self.generated = self.root / self.ask("$(PROTO_BUILD_DIR)")
+
+    def ask(self, expression: str) -> str:
+        """The value of a make variable, with all that Makefile.config says."""
+        rule = "l1loss-kit-ask: ; @echo '%s'" % expression
+        command = ["make", "-s", "--no-print-directory", "--eval", rule, "l1loss-kit-ask"]
+        text = output(command, self.root)
+        if text is None:
+            raise BuildFailed("make cannot read it", "run make to see why", "Makefile")
+        return text.strip()
+
+    @property
+    def filter(self) -> str:
+        return "--gtest_filter=%s*" % self.naming.fixture
+
+    def prepare(self) -> List[Stage]:
+        return []
+
+    def stages(self, quick: bool) -> List[Stage]:
+        targets = [self.quick_binary] if quick else ["all", "test"]
+        return [self.stage(target) for target in targets]
+
+    def stage(self, target: str) -> Stage:
+        command = ["make", "-j%d" % self.jobs, target]
+        title = "make" if target == self.quick_binary else "make " + target
+        return Stage(title, command, ["make", "-n", target])
+
+    @property
+    def quick_binary(self) -> str:
+        return "%s/test_%s_layer.testbin" % (self.bin_folder, self.naming.stem)
+
+    def test_command(self, quick: bool) -> List[str]:
+        if quick:
+            return [str(self.root / self.quick_binary), self.filter]
+        return ["make", "runtest", "TEST_FILTER=" + self.filter]
+
+    def finish(self) -> List[Stage]:
+        return []
+
+    def include_folders(self) -> List[Path]:
+        return [self.root / folder for folder in self.include.split()]
+
+    @property
+    def generated_header(self) -> Path:
+        return self.generated / "caffe.pb.h"
+
+
+class CMakeBuild:
+    def __init__(self, tree: CaffeTree, naming: Naming, jobs: int, folder: Path) -> None:
+        self.root = tree.root
+        self.naming = naming
+        self.jobs = jobs
+        self.folder = folder
+        self.cache = read_cache(folder)
+        need("cmake", "cmake")
+        source = self.cache.get("CMAKE_HOME_DIRECTORY")
+        if source is not None and Path(source).resolve() != self.root.resolve():
+            raise Refused(
+                "this CMake folder builds %s" % source, "choose another --build-dir", str(folder)
+            )
+
+    def prepare(self) -> List[Stage]:
+        """Configure, always: Caffe lists its sources only then, and apply has added some."""
+        return []
+
+    def configure(self, quick: bool, machine: Optional[Machine] = None) -> Stage:
+        command = ["cmake", "-S", str(self.root), "-B", str(self.folder)]
+        if not self.cache:
+            command += cmake_options(machine or probe())
+        if quick:
+            command.append("-DBUILD_only_tests=%s_layer" % self.naming.stem)
+        return Stage("cmake", command)
+
+    def stages(self, quick: bool) -> List[Stage]:
+        targets = ["test.testbin"] if quick else ["all", "test.testbin"]
+        return [self.configure(quick)] + [self.stage(target) for target in targets]
+
+    def stage(self, target: str) -> Stage:
+        command = ["cmake", "--build", str(self.folder), "--target", target, "--"]
+        return Stage("build " + target, command + ["-j%d" % self.jobs], command + ["-n"])
+
+    def test_command(self, quick: bool) -> List[str]:
+        """Caffe's own runtest target passes a filter of its own, which would win."""
+        binary = self.folder / "test" / "test.testbin"
+        return [str(binary), "--gtest_filter=%s*" % self.naming.fixture]
+
+    def finish(self) -> List[Stage]:
+        """An older folder gets back the choice of tests it had."""
+        if not self.cache:
+            return []
+        chosen = self.cache.get("BUILD_only_tests", "")
+        return [Stage("cmake", ["cmake", "-DBUILD_only_tests=" + chosen, str(self.folder)])]
+
+    def include_folders(self) -> List[Path]:
+        flags = self.folder / "src/caffe/CMakeFiles/caffe.dir/flags.make"
+        text = flags.read_text("utf-8", "replace") if flags.is_file() else ""
+        return [Path(path) for path in re.findall(r"(?:-I|-isystem )(\S+)", text)]
+
+    @property
+    def generated_header(self) -> Path:
+        found = [p for p in sorted(self.folder.glob("*/caffe/proto/caffe.pb.h"))]
+        return found[0] if found else self.folder / "include/caffe/proto/caffe.pb.h"
+
+
+def choose(
+    tree: CaffeTree, naming: Naming, jobs: int, build_dir: Optional[str]
+) -> MakeBuild | CMakeBuild:
+    """CMake where a folder for it is named or the tree was built with it, else make."""
+    if build_dir is not None:
+        return CMakeBuild(tree, naming, jobs, Path(build_dir).absolute())
+    if tree.path(CONFIG).is_file() and tree.path("Makefile").is_file():
+        return MakeBuild(tree, naming, jobs)
+    for folder in (tree.root / "build", tree.root):
+        if (folder / "CMakeCache.txt").is_file():
+            return CMakeBuild(tree, naming, jobs, folder.resolve())
+    if not tree.path("Makefile").is_file():
+        return CMakeBuild(tree, naming, jobs, tree.root / "build")
+    raise Refused(
+        "is not there, and make needs it",
+        "add --write-config to write one that fits this machine, "
+        "or --build-dir DIR to build with CMake",
+        CONFIG,
+    )
+
+
+def read_cache(folder: Path) -> Dict[str, str]:
+    cache = folder / "CMakeCache.txt"
+    if not cache.is_file():
+        return {}
+    pattern = re.compile(r"^([A-Za-z_]\w*):\w+=(.*)$", re.MULTILINE)
+    return dict(pattern.findall(cache.read_text("utf-8", "replace")))
+
+
+def need(program: str, package: str) -> None:
+    if shutil.which(program) is None:
+        raise Refused("%s is not on PATH" % program, "sudo apt-get install %s" % package)
+
+
+def files_to_compile(stage: Stage, folder: Path) -> int:
+    text = output(stage.dry, folder) if stage.dry else None
+    return count_compiled(text or "")
+
+
+def other_header(build: MakeBuild | CMakeBuild) -> Optional[Tuple[Path, Path]]:
+    """A caffe.pb.h that the compiler finds before the one this build makes."""
+    ours = build.generated_header
+    for folder in build.include_folders():
+        header = folder / "caffe/proto/caffe.pb.h"
+        if ours.parent.resolve() == header.parent.resolve():
+            return None
+        if header.is_file() and not (ours.is_file() and header.samefile(ours)):
+            if folder.resolve() == ours.parents[2].resolve():
+                return None
+            return header, ours
+    return None

@@ -1,0 +1,54 @@
+"""What can go wrong, as one exception per exit code; cli.py alone turns them into exits."""
+
+from __future__ import annotations
+
+
+class KitError(Exception):
+    """`FILE:LINE: problem; fix: ...`, without the parts that are not known."""
+
+    code = 1
+
+    def __init__(self, problem: str, fix: str = "", file: str = "", line: int = 0) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.fix = fix
+        self.file = file
+        self.line = line
+
+    def __str__(self) -> str:
+        where = ":".join(filter(None, [self.file, str(self.line or "")]))
+        text = "%s: %s" % (where, self.problem) if where else self.problem
+        return one_line("%s; fix: %s" % (text, self.fix) if self.fix else text)
+
+
+class Refused(KitError):
+    """The tree is not one the kit may change as asked; nothing was changed."""
+
+
+class WrongUsage(KitError):
+    """The command line asks for something that does not exist."""
+
+    code = 2
+
+
+class BuildFailed(KitError):
+    """The build or the tests failed, or no test ran."""
+
+    code = 3
+
+
+class FileSystemFailed(KitError):
+    """Disk full, read-only, input/output error; the tree is as before."""
+
+    code = 4
+
+
+class RecordDamaged(KitError):
+    """The kit's own record in the tree cannot be trusted; nothing was touched."""
+
+    code = 5
+
+
+def one_line(text: str) -> str:
+    """Paths may hold line ends and bytes that are no text; messages may not."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\n", "\\n")

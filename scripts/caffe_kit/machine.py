@@ -1,0 +1,143 @@
+"""What this machine has of the libraries Caffe can use, asked of the compiler itself."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from dataclasses import dataclass, field
+from typing import List, Optional
+
+
+@dataclass(frozen=True)
+class Python:
+    version: str  # 3.9
+    include: List[str]
+    libraries: List[str]  # boost_python39 python3.9
+    library_folder: str
+
+
+@dataclass(frozen=True)
+class Machine:
+    cuda: Optional[str]  # folder of CUDA, None without nvcc
+    cuda_arch: List[str]  # 61, 75
+    opencv: int  # major version, 0 without
+    leveldb: bool
+    lmdb: bool
+    hdf5: bool
+    blas: str  # open, atlas, mkl
+    include: List[str] = field(default_factory=list)
+    library_folders: List[str] = field(default_factory=list)
+    python: Optional[Python] = None
+
+
+def probe() -> Machine:
+    hdf5_include = next((p for p in hdf5_includes() if has_header("hdf5.h", p)), None)
+    hdf5_folder = next((p for p in hdf5_folders() if has_library(["hdf5_hl", "hdf5"], p)), None)
+    cuda = find_cuda()
+    return Machine(
+        cuda=cuda,
+        cuda_arch=cuda_architectures() if cuda else [],
+        opencv=opencv_version(),
+        leveldb=has_header("leveldb/db.h") and has_library(["leveldb", "snappy"]),
+        lmdb=has_header("lmdb.h") and has_library(["lmdb"]),
+        hdf5=hdf5_include is not None and hdf5_folder is not None,
+        blas=find_blas(),
+        include=[hdf5_include] if hdf5_include else [],
+        library_folders=[hdf5_folder] if hdf5_folder else [],
+        python=find_python(),
+    )
+
+
+def compiler() -> str:
+    return os.environ.get("CXX", "g++")
+
+
+def compiles(arguments: List[str], source: str) -> bool:
+    command = [compiler(), "-x", "c++", "-", *arguments]
+    try:
+        done = subprocess.run(
+            command,
+            input=source.encode(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+    except OSError:
+        return False
+    return done.returncode == 0
+
+
+def has_header(header: str, folder: str = "") -> bool:
+    include = ["-I" + folder] if folder else []
+    return compiles(["-E", "-o", os.devnull, *include], "#include <%s>\n" % header)
+
+
+def has_library(names: List[str], folder: str = "") -> bool:
+    where = ["-L" + folder] if folder else []
+    libraries = ["-l" + name for name in names]
+    return compiles(["-o", os.devnull, *where, *libraries], "int main() { return 0; }\n")
+
+
+def multiarch() -> str:
+    return sysconfig.get_config_var("MULTIARCH") or "x86_64-linux-gnu"
+
+
+def hdf5_includes() -> List[str]:
+    return ["", "/usr/include/hdf5/serial"]
+
+
+def hdf5_folders() -> List[str]:
+    return ["", "/usr/lib/%s/hdf5/serial" % multiarch()]
+
+
+def opencv_version() -> int:
+    if has_header("opencv2/core/core.hpp") and has_library(["opencv_core"]):
+        return 3 if has_library(["opencv_imgcodecs"]) else 2
+    return 0
+
+
+def find_blas() -> str:
+    if has_library(["openblas"]):
+        return "open"
+    if os.path.isdir("/opt/intel/mkl"):
+        return "mkl"
+    return "atlas" if has_library(["cblas", "atlas"]) else "open"
+
+
+def find_cuda() -> Optional[str]:
+    nvcc = shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
+    return os.path.dirname(os.path.dirname(os.path.realpath(nvcc))) if nvcc else None
+
+
+def cuda_architectures() -> List[str]:
+    """Those of the GPUs in this machine, as 61; empty where the driver does not tell."""
+    command = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
+    try:
+        text = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout
+    except OSError:
+        return []
+    found = {line.strip().replace(".", "") for line in text.decode("ascii", "replace").split("\n")}
+    return sorted(number for number in found if number.isdigit())
+
+
+def find_python() -> Optional[Python]:
+    """This Python, if its headers, numpy's and Boost.Python for it are there."""
+    try:
+        import numpy
+    except ImportError:
+        return None
+    include = [sysconfig.get_paths()["include"], numpy.get_include()]
+    major, minor = sys.version_info[:2]
+    suffix = getattr(sys, "abiflags", "")
+    library = "python%d.%d%s" % (major, minor, suffix)
+    folder = sysconfig.get_config_var("LIBDIR") or "/usr/lib"
+    names = ["boost_python%d%d", "boost_python-py%d%d"]
+    boosts = [name % (major, minor) for name in names] + ["boost_python%d" % major, "boost_python"]
+    boost = next((name for name in boosts if has_library([name])), None)
+    if boost is None or not has_header("Python.h", include[0]):
+        return None
+    if not has_library([library], folder):
+        return None
+    return Python("%d.%d" % (major, minor), include, [boost, library], folder)

@@ -1,0 +1,47 @@
+"""What the kit puts into a tree: the files of caffe_patch/, made to fit the tree."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Dict
+
+from .naming import Naming, rename
+from .tree import CaffeTree
+
+PATCH = Path(__file__).resolve().parents[2] / "caffe_patch"
+MESSAGE = "src/caffe/proto/l1_loss_parameter.proto"
+# The order in which they are put in: nothing is compiled before what it includes is there.
+ORDER = (".hpp", ".cu", ".cpp")
+
+
+def message_text(naming: Naming, patch: Path = PATCH) -> bytes:
+    """The message with its comments, lines ending in \\n, no line end at the end."""
+    text = (patch / MESSAGE).read_bytes().replace(b"\r\n", b"\n")
+    return rename(text.partition(b"package caffe;")[2].strip(), naming)
+
+
+def source_files(tree: CaffeTree, naming: Naming, patch: Path = PATCH) -> Dict[str, bytes]:
+    """The path in the tree and the bytes of every source file."""
+    paths = [p for p in patch.rglob("*") if p.suffix in ORDER and p.is_file()]
+    paths.sort(key=lambda p: ("test" in p.name, ORDER.index(p.suffix), p.name))
+    return {
+        rename(path.relative_to(patch).as_posix().encode(), naming).decode(): fit(
+            rename(path.read_bytes(), naming), tree, naming
+        )
+        for path in paths
+    }
+
+
+def fit(source: bytes, tree: CaffeTree, naming: Naming) -> bytes:
+    """The marked block of #defines in the header says what differs between trees."""
+    prefix = naming.stem.upper().encode()
+    source = define(source, prefix + b"_BASE_HEADER", b'"%s"' % tree.loss_header.encode())
+    source = define(source, prefix + b"_HAS_NORMALIZATION", b"%d" % tree.has_normalization)
+    source = source.replace(b"\r\n", b"\n")
+    return source.replace(b"\n", b"\r\n") if tree.crlf else source
+
+
+def define(source: bytes, name: bytes, value: bytes) -> bytes:
+    pattern = rb"(?m)^(#define %s) [^\r\n]*" % re.escape(name)
+    return re.sub(pattern, lambda match: match.group(1) + b" " + value, source)

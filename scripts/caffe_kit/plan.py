@@ -1,0 +1,330 @@
+"""What apply and revert would change, worked out in memory; nothing here writes.
+
+`check` shows this plan; `apply` and `revert` make it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, field, replace
+from typing import Dict, List, Optional, Tuple
+
+from . import VERSION
+from .commit import Change
+from .errors import Refused
+from .naming import Naming
+from .payload import message_text, source_files
+from .proto_edit import Addition, field_number, insert, present, remove
+from .protoc import parse
+from .record import FileRecord, Record, addition
+from .store import Store, sha256
+from .target import check_writable, read_target
+from .tree import PROTO, CaffeTree, find_registration, line_of
+
+
+@dataclass(frozen=True)
+class Plan:
+    changes: List[Change]
+    folders: List[str]
+    record: Optional[Record]
+    blobs: List[bytes] = field(default_factory=list)  # what the record speaks of
+    notes: List[str] = field(default_factory=list)
+
+
+class Context:
+    """One tree with its record, and caffe.proto as protoc sees it."""
+
+    def __init__(self, tree: CaffeTree, store: Store, record: Optional[Record]) -> None:
+        self.tree = tree
+        self.store = store
+        self.record = record
+
+    def parse(self, data: bytes):
+        return parse(data, self.tree.path(PROTO).parent)
+
+    def blob(self, name: str) -> bytes:
+        return self.store.blob(name)
+
+
+# apply
+
+
+def plan_apply(context: Context, naming: Naming) -> Plan:
+    check_writable(context.tree.root, context.tree.root)
+    proto = read_target(context.tree.root, PROTO) or b""
+    wanted = source_files(context.tree, naming)
+    found = {path: read_target(context.tree.root, path) for path in wanted}
+    check_not_registered(context, naming, wanted, found)
+    check_targets(context, wanted, found)
+    before, after = edit_proto(context, naming, proto)
+    ours = proto != before  # our lines are in it: then equal files are ours as well
+    changes = [Change(PROTO, proto, after)] if after != proto else []
+    changes += [Change(path, found[path], new) for path, new in wanted.items() if found[path] != new]
+    changes += leave_behind(context, wanted)
+    folders = missing_folders(context, wanted)
+    record = Record(
+        kit=VERSION,
+        type_name=naming.type_name,
+        field_name=naming.field_name,
+        field_id=naming.field_id,
+        message=message_text(naming).decode("utf-8"),
+        proto_before=sha256(before),
+        proto_after=sha256(after),
+        files=[file_record(context, p, new, found[p], ours) for p, new in wanted.items()],
+        folders=folders or (context.record.folders if context.record else []),
+    )
+    return Plan(changes, folders, record, [before, after, *wanted.values()])
+
+
+def naming_for(record: Optional[Record], asked: Naming, given: List[str]) -> Naming:
+    """A tree that has our layer keeps its names and number; asking for others is an error."""
+    if record is None:
+        return asked
+    for name in given:
+        old, new = getattr(record, name), getattr(asked, name)
+        if old != new:
+            option = "--" + name.replace("_", "-")
+            raise Refused(
+                "this tree was patched with %s %s" % (option, old),
+                "leave out %s %s, or revert first" % (option, new),
+                PROTO,
+            )
+    return record.naming
+
+
+def check_not_registered(
+    context: Context, naming: Naming, wanted: Dict[str, bytes], found: Dict[str, Optional[bytes]]
+) -> None:
+    ours = {path for path, data in found.items() if is_ours(context, path, data, wanted[path])}
+    for place in find_registration(context.tree.root, naming.type_name):
+        if place.file not in ours:
+            raise Refused(
+                'this tree registers a layer type "%s" of its own' % naming.type_name,
+                "use it, or let ours stand beside it: "
+                "--type-name MyL1Loss --field-name my_l1_loss_param",
+                place.file,
+                place.line,
+            )
+
+
+def is_ours(context: Context, path: str, data: Optional[bytes], new: bytes) -> bool:
+    return data is not None and (data == new or recorded_hash(context, path) is not None)
+
+
+def recorded_hash(context: Context, path: str) -> Optional[str]:
+    files = context.record.files if context.record else []
+    return next((file.after for file in files if file.path == path), None)
+
+
+def check_targets(
+    context: Context, wanted: Dict[str, bytes], found: Dict[str, Optional[bytes]]
+) -> None:
+    """What stands where ours goes is ours, or byte for byte the same."""
+    for path, new in wanted.items():
+        data = found[path]
+        known = recorded_hash(context, path)
+        if data is None or data == new or known == sha256(data):
+            continue
+        if known is not None:
+            raise edited(path, data, context.blob(known))
+        raise Refused(
+            "is there already, with other content",
+            "move it away, or apply under another name with --type-name and --field-name",
+            path,
+            first_line_changed(data, new),
+        )
+
+
+def edited(path: str, data: bytes, ours: bytes) -> Refused:
+    return Refused(
+        "was edited after the kit put it there",
+        "save your edit elsewhere and delete the file, then run this again",
+        path,
+        first_line_changed(data, ours),
+    )
+
+
+def first_line_changed(one: bytes, other: bytes) -> int:
+    lines = zip(one.split(b"\n") + [b""], other.split(b"\n") + [b""])
+    for number, (a, b) in enumerate(lines, 1):
+        if a != b:
+            return number
+    return min(one.count(b"\n"), other.count(b"\n")) + 1
+
+
+def edit_proto(context: Context, naming: Naming, proto: bytes) -> Tuple[bytes, bytes]:
+    """caffe.proto without our lines and with the ones of this kit."""
+    new = addition(naming, message_text(naming))
+    before = without_ours(context, proto, new)
+    after = insert(before, new, context.parse)
+    return before, (proto if same_edit(context, proto, new) else after)
+
+
+def same_edit(context: Context, proto: bytes, new: Addition) -> bool:
+    """Whether our very lines are in it, wherever they stand by now."""
+    try:
+        remove(proto, new, context.parse)
+    except (Refused, ValueError):
+        return False
+    return True
+
+
+def without_ours(context: Context, proto: bytes, new: Addition) -> bytes:
+    """caffe.proto as it was; Refused where something of our names is there that is not ours."""
+    old = context.record.addition if context.record else new
+    message, its_field = present(context.parse(proto), old)
+    if not message and not its_field:
+        return proto
+    if context.record is None and not is_exact(context, proto, old):
+        raise foreign(context, proto, old)
+    if message != its_field:
+        raise half_there(context, proto, old, message)
+    if context.record and sha256(proto) == context.record.proto_after:
+        return context.blob(context.record.proto_before)
+    return remove(proto, old, context.parse)
+
+
+def is_exact(context: Context, proto: bytes, ours: Addition) -> bool:
+    """Whether the file is exactly what insert makes of what remains without our lines."""
+    try:
+        return insert(remove(proto, ours, context.parse), ours, context.parse) == proto
+    except (Refused, ValueError):
+        return False
+
+
+def half_there(context: Context, proto: bytes, ours: Addition, message: bool) -> Refused:
+    there = "message " + ours.message if message else ours.field_name
+    gone = ours.field_name if message else "message " + ours.message
+    return Refused(
+        "%s is there, but %s is gone" % (there, gone),
+        "delete it as well, then run this again",
+        PROTO,
+        line_naming(proto, ours.message if message else ours.field_name),
+    )
+
+
+def foreign(context: Context, proto: bytes, ours: Addition) -> Refused:
+    message, its_field = present(context.parse(proto), ours)
+    name = ours.field_name if its_field else ours.message
+    return Refused(
+        "%s is there already, and the kit did not put it there" % name,
+        "apply under another name: --type-name MyL1Loss --field-name my_l1_loss_param",
+        PROTO,
+        line_naming(proto, name),
+    )
+
+
+def line_naming(data: bytes, name: str) -> int:
+    offset = data.find(name.encode())
+    return line_of(data, offset) if offset >= 0 else 0
+
+
+def leave_behind(context: Context, wanted: Dict[str, bytes]) -> List[Change]:
+    """Files of an older kit that this one no longer has."""
+    changes = []
+    for file in context.record.files if context.record else []:
+        if file.path not in wanted and not file.adopted:
+            changes += taken_out(context, file)
+    return changes
+
+
+def missing_folders(context: Context, wanted: Dict[str, bytes]) -> List[str]:
+    folders: List[str] = []
+    for path in wanted:
+        parent = context.tree.path(path).parent
+        while not parent.exists():
+            folders.append(parent.relative_to(context.tree.root).as_posix())
+            parent = parent.parent
+    return sorted(set(folders))
+
+
+def file_record(
+    context: Context, path: str, new: bytes, found: Optional[bytes], ours: bool
+) -> FileRecord:
+    files = context.record.files if context.record else []
+    known = next((file for file in files if file.path == path), None)
+    adopted = known.adopted if known else found == new and not ours
+    return FileRecord(path, sha256(new), adopted)
+
+
+# revert
+
+
+def plan_revert(context: Context, naming: Naming) -> Plan:
+    record = context.record or imagined_record(context, naming)
+    context = Context(context.tree, context.store, record)
+    changes: List[Change] = []
+    notes: List[str] = []
+    for file in reversed(record.files):
+        if file.adopted:
+            notes.append("%s was there before apply and stays" % file.path)
+        else:
+            changes += taken_out(context, file)
+    proto = read_target(context.tree.root, PROTO) or b""
+    before = without_ours(context, proto, record.addition)
+    if before != proto:
+        changes.append(Change(PROTO, proto, before))
+    return Plan(changes, record.folders, None, [], notes)
+
+
+def imagined_record(context: Context, naming: Naming) -> Record:
+    """Without a record: what this kit would have written, if that is exactly what is there."""
+    proto = read_target(context.tree.root, PROTO) or b""
+    number = field_number(context.parse(proto), naming.field_name)
+    naming = replace(naming, field_id=number or naming.field_id)
+    text = message_text(naming)
+    ours = addition(naming, text)
+    if any(present(context.parse(proto), ours)) and not is_exact(context, proto, ours):
+        raise foreign(context, proto, ours)
+    wanted = source_files(context.tree, naming)
+    there = [path for path in wanted if context.tree.path(path).exists()]
+    return Record(
+        VERSION,
+        naming.type_name,
+        naming.field_name,
+        naming.field_id,
+        text.decode("utf-8"),
+        "",
+        "",
+        [FileRecord(path, sha256(wanted[path]), False) for path in there],
+        [],
+    )
+
+
+def taken_out(context: Context, file: FileRecord) -> List[Change]:
+    data = read_target(context.tree.root, file.path)
+    if data is None:
+        return []
+    if sha256(data) != file.after:
+        raise edited(file.path, data, recorded_bytes(context, file))
+    return [Change(file.path, data, None)]
+
+
+def recorded_bytes(context: Context, file: FileRecord) -> bytes:
+    if context.store.exists() and (context.store.blobs / file.after).exists():
+        return context.blob(file.after)
+    wanted = source_files(context.tree, context.record.naming) if context.record else {}
+    return wanted.get(file.path, b"")
+
+
+# How it looks
+
+
+def diff(plan: Plan) -> str:
+    """The plan as a unified diff that `git apply` and `patch -p1` can read."""
+    return "".join(diff_of(change) for change in plan.changes)
+
+
+def diff_of(change: Change) -> str:
+    old = "/dev/null" if change.old is None else "a/" + change.path
+    new = "/dev/null" if change.new is None else "b/" + change.path
+    lines = difflib.unified_diff(lines_of(change.old), lines_of(change.new), old, new)
+    return "".join(
+        line if line.endswith("\n") else line + "\n\\ No newline at end of file\n" for line in lines
+    )
+
+
+def lines_of(data: Optional[bytes]) -> List[str]:
+    text = (data or b"").decode("utf-8", "surrogateescape")
+    parts = text.split("\n")
+    return [part + "\n" for part in parts[:-1]] + ([parts[-1]] if parts[-1] else [])

@@ -1,0 +1,68 @@
+"""How far a build is: files compiled, out of the files to compile."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from typing import Optional, TextIO
+
+# What make and CMake print for a file they compile: `CXX src/caffe/blob.cpp`,
+# `[ 12%] Building CXX object src/caffe/CMakeFiles/caffe.dir/blob.cpp.o`.
+COMPILING = re.compile(
+    r"(?:^|\becho )(?:CXX|NVCC) (?!object)(\S+)$|Building \w+(?: \(Device\))? object (\S+)"
+)
+
+
+def compiled_file(line: str) -> Optional[str]:
+    found = COMPILING.search(line)
+    return (found.group(1) or found.group(2)).rstrip('"') if found else None
+
+
+def count_compiled(text: str) -> int:
+    """How many files a dry run would compile."""
+    return len({name for name in map(compiled_file, text.splitlines()) if name})
+
+
+class Progress:
+    """One line that is written over on a terminal; elsewhere a line now and then."""
+
+    def __init__(self, title: str, total: int, stream: TextIO = sys.stderr) -> None:
+        self.title = title
+        self.total = total
+        self.stream = stream
+        self.done = 0
+        self.started = time.monotonic()
+        self.last_shown = 0.0
+
+    def line(self, line: str) -> None:
+        name = compiled_file(line)
+        if name is None:
+            return
+        self.done += 1
+        self.total = max(self.total, self.done)
+        self.show(name.rpartition("/")[2])
+
+    def show(self, name: str) -> None:
+        now = time.monotonic()
+        terminal = self.stream.isatty()
+        if not terminal and now - self.last_shown < 10 and self.done < self.total:
+            return
+        self.last_shown = now
+        text = "%s: %d of %d files, %s, %d s" % (
+            self.title,
+            self.done,
+            self.total,
+            name,
+            now - self.started,
+        )
+        self.stream.write("\r\x1b[K" + text if terminal else text + "\n")
+        self.stream.flush()
+
+    def close(self) -> None:
+        if self.stream.isatty() and self.done:
+            self.stream.write("\r\x1b[K")
+        if self.done:
+            seconds = time.monotonic() - self.started
+            self.stream.write("%s: %d files compiled in %d s\n" % (self.title, self.done, seconds))
+            self.stream.flush()

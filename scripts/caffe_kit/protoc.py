@@ -1,0 +1,73 @@
+"""protoc itself parses caffe.proto; the protobuf package reads what it reports."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .errors import Refused
+from .tree import PROTO
+
+if TYPE_CHECKING:
+    from google.protobuf.descriptor_pb2 import FileDescriptorProto
+
+BOM = b"\xef\xbb\xbf"
+ERROR_LINE = re.compile(r"^(?:\S*/)?caffe\.proto:(\d+):(?:\d+:)? ?(.*)$", re.MULTILINE)
+
+
+def parse(data: bytes, folder: Path) -> FileDescriptorProto:
+    """The descriptor, with source positions, of caffe.proto with these bytes.
+
+    `folder` is where caffe.proto stands in the tree: imports are looked up from there.
+    """
+    try:
+        from google.protobuf.descriptor_pb2 import FileDescriptorSet
+    except ImportError:
+        raise Refused(
+            "Python's protobuf package is missing",
+            "sudo apt-get install python3-protobuf, or pip install protobuf",
+        ) from None
+    return FileDescriptorSet.FromString(run_protoc(ascii_twin(data), folder)).file[0]
+
+
+def run_protoc(data: bytes, folder: Path) -> bytes:
+    with tempfile.TemporaryDirectory(prefix="l1loss-kit-") as scratch:
+        source = Path(scratch, "caffe.proto")
+        source.write_bytes(data)
+        descriptors = Path(scratch, "descriptors")
+        command = ["protoc", "--proto_path=" + scratch, "--proto_path=.", "--proto_path=../.."]
+        command += ["--include_source_info", "--descriptor_set_out=%s" % descriptors, str(source)]
+        try:
+            done = subprocess.run(command, cwd=str(folder), stderr=subprocess.PIPE)
+        except FileNotFoundError:
+            raise Refused(
+                "protoc is not on PATH", "sudo apt-get install protobuf-compiler"
+            ) from None
+        if done.returncode != 0:
+            raise invalid(done.stderr.decode("utf-8", "replace"))
+        return descriptors.read_bytes()
+
+
+def invalid(message: str) -> Refused:
+    found = ERROR_LINE.search(message)
+    problem = found.group(2) if found else (message.strip() or "unknown error").splitlines()[-1]
+    return Refused(
+        "protoc refuses this file: %s" % problem.rstrip(".\r"),
+        "repair the file first: protoc --proto_path=src/caffe/proto -o /dev/null caffe.proto",
+        PROTO,
+        int(found.group(1)) if found else 0,
+    )
+
+
+def ascii_twin(data: bytes) -> bytes:
+    """The same file, byte for byte as long, without the letters that are no UTF-8.
+
+    Comments are part of protoc's source information; a Latin-1 letter in one would make a
+    descriptor that the protobuf package cannot read. Outside of comments and strings protoc
+    accepts no such bytes at all, and none of ours has any.
+    """
+    start = len(BOM) if data.startswith(BOM) else 0
+    return data[:start] + re.sub(rb"[\x80-\xff]", b"?", data[start:])

@@ -1,0 +1,180 @@
+"""Build the tree and run the tests of the layer, and only those."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Iterator, List
+
+from .build import CONFIG, CMakeBuild, MakeBuild, Stage, choose, files_to_compile, other_header
+from .diagnose import diagnose
+from .errors import BuildFailed, Refused, WrongUsage
+from .machine import probe
+from .make_config import makefile_config
+from .naming import Naming
+from .process import run, terminate_as_interrupt
+from .progress import Progress
+from .report import Report
+from .store import FOLDER, give, owner_of
+from .tree import CaffeTree, open_tree
+from .verbs import state_of
+
+PASSED = re.compile(r"^\[  PASSED  \] \d+ tests?\.")
+RESULT = re.compile(r"^\[ +(OK|FAILED) +\] ([\w/]+)\.\w+.*\(\d+ ms\)$")
+
+
+@dataclass
+class Tests:
+    """What gtest printed."""
+
+    fixture: str
+    passed: int = 0
+    failed: int = 0
+    others: int = 0
+    passed_line: str = ""
+    first_failure: str = ""
+
+    @property
+    def run(self) -> int:
+        return self.passed + self.failed
+
+    def line(self, line: str) -> None:
+        result = RESULT.match(line)
+        if result is None:
+            if PASSED.match(line):
+                self.passed_line = line
+            elif not self.first_failure and re.search(r":\d+: Failure", line):
+                self.first_failure = line
+        elif not result.group(2).startswith(self.fixture):
+            self.others += 1
+        elif result.group(1) == "OK":
+            self.passed += 1
+        else:
+            self.failed += 1
+
+
+def runtest(options: argparse.Namespace, report: Report) -> None:
+    tree = open_tree(options.root)
+    require_applied(options, report)
+    naming = Naming(report.type_name, report.field_name, report.field_id)
+    if options.write_config:
+        write_config(tree, report)
+    build = choose(tree, naming, options.jobs or cores(), options.build_dir)
+    log_path = Path(options.log).absolute() if options.log else tree.root / FOLDER / "runtest.log"
+    report.log = str(log_path)
+    say("the log is %s" % log_path)
+    try:
+        with open_log(log_path) as log, terminate_as_interrupt():
+            tests = build_and_test(build, tree, naming, options.quick, log, log_path)
+    except (BuildFailed, KeyboardInterrupt):
+        report.messages.append("the patch stays; to take it out: %s" % revert_command(tree))
+        raise
+    report.tests = {"run": tests.run, "passed": tests.passed, "failed": tests.failed}
+    judge(tests, naming, log_path)
+    report.messages.append(tests.passed_line)
+
+
+def require_applied(options: argparse.Namespace, report: Report) -> None:
+    state = state_of(options, report)
+    if state.word != "applied":
+        raise Refused(state.text, "run apply first", options.root)
+
+
+def cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def write_config(tree: CaffeTree, report: Report) -> None:
+    path = tree.path(CONFIG)
+    if path.exists():
+        report.messages.append("%s is there already and stays as it is" % CONFIG)
+        return
+    if not tree.path("Makefile").is_file():
+        raise WrongUsage("this tree has no Makefile", "leave out --write-config", options_root(tree))
+    path.write_text(makefile_config(probe()))
+    give(path, owner_of(tree.root))
+    report.messages.append("wrote %s" % path)
+
+
+def options_root(tree: CaffeTree) -> str:
+    return str(tree.root)
+
+
+@contextlib.contextmanager
+def open_log(path: Path) -> Iterator[BinaryIO]:
+    try:
+        log = open(str(path), "wb")
+    except FileNotFoundError:
+        raise WrongUsage("the folder of the log is not there", "mkdir it", str(path)) from None
+    with log:
+        yield log
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def build_and_test(
+    build: MakeBuild | CMakeBuild,
+    tree: CaffeTree,
+    naming: Naming,
+    quick: bool,
+    log: BinaryIO,
+    log_path: Path,
+) -> Tests:
+    try:
+        for stage in build.stages(quick):
+            run_stage(stage, tree, log, log_path)
+            refuse_other_header(build)
+        tests = Tests(naming.fixture)
+        command = build.test_command(quick)
+        code = run(command, tree.root, log, tests.line)
+    finally:
+        for stage in build.finish() if quick else []:
+            run(stage.command, tree.root, log, lambda line: None)
+    if code != 0 and tests.failed == 0:
+        raise diagnose(log_path.read_text("utf-8", "replace"), str(log_path), "the test program")
+    return tests
+
+
+def run_stage(stage: Stage, tree: CaffeTree, log: BinaryIO, log_path: Path) -> None:
+    total = files_to_compile(stage, tree.root)
+    progress = Progress(stage.title, total)
+    code = run(stage.command, tree.root, log, progress.line)
+    progress.close()
+    if code != 0:
+        raise diagnose(log_path.read_text("utf-8", "replace"), str(log_path), stage.title)
+
+
+def refuse_other_header(build: MakeBuild | CMakeBuild) -> None:
+    found = other_header(build)
+    if found is not None:
+        raise BuildFailed(
+            "the compiler finds this caffe.pb.h before %s" % found[1],
+            "move it away, or take its folder out of the include path",
+            str(found[0]),
+        )
+
+
+def judge(tests: Tests, naming: Naming, log_path: Path) -> None:
+    if tests.failed:
+        raise BuildFailed(
+            "%d of %d tests failed; the first: %s" % (tests.failed, tests.run, tests.first_failure),
+            "see %s" % log_path,
+        )
+    if tests.run == 0:
+        raise BuildFailed("no %s ran" % naming.fixture, "see %s" % log_path)
+    if tests.others:
+        raise BuildFailed("%d other tests ran as well" % tests.others, "see %s" % log_path)
+
+
+def revert_command(tree: CaffeTree) -> str:
+    return "%s revert %s" % (sys.argv[0], tree.root)
+
+
+__all__: List[str] = ["runtest"]

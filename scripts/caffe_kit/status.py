@@ -1,0 +1,142 @@
+"""What a tree holds of the kit, read from the tree itself; the record only says what is ours."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from dataclasses import dataclass, replace
+from typing import List, Optional
+
+from .commit import interrupted
+from .errors import RecordDamaged, Refused
+from .naming import Naming
+from .payload import message_text, source_files
+from .plan import Context, first_line_changed, is_exact, line_naming
+from .proto_edit import Addition, field_number, present, remove
+from .record import addition
+from .store import Store, read_if_there, sha256
+from .tree import PROTO, find_registration
+
+
+@dataclass(frozen=True)
+class FileState:
+    path: str
+    state: str  # absent, applied, modified, foreign
+    line: int = 0
+
+    def __str__(self) -> str:
+        return "%s:%d" % (self.path, self.line) if self.line else self.path
+
+
+@dataclass(frozen=True)
+class State:
+    word: str  # not applied, applied, partial, interrupted, foreign, modified, busy
+    text: str
+    files: List[FileState]
+    naming: Naming
+    kit: Optional[str] = None
+
+
+def read_state(context: Context, asked: Naming) -> State:
+    """What is there of the layer; raises RecordDamaged where the record cannot be trusted."""
+    record = context.record
+    naming = record.naming if record else found_number(context, asked)
+    kit = record.kit if record else None
+    if busy(context.store):
+        return State("busy", "another apply_patch.py is at work in this tree", [], naming, kit)
+    verb = interrupted(context.store)
+    if verb is not None:
+        text = "interrupted: %s was killed half-way; apply or revert completes it" % verb
+        return State("interrupted", text, [], naming, kit)
+    files = [proto_state(context, naming)] + source_states(context, naming)
+    word, text = summary(context, naming, files)
+    return State(word, text, files, naming, kit)
+
+
+def found_number(context: Context, naming: Naming) -> Naming:
+    file = context.parse(read_if_there(context.tree.path(PROTO)) or b"")
+    return replace(naming, field_id=field_number(file, naming.field_name) or naming.field_id)
+
+
+def busy(store: Store) -> bool:
+    """Whether another run holds the lock; looking at it changes nothing."""
+    if not store.exists():
+        return False
+    try:
+        handle = os.open(str(store.lock), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+def proto_state(context: Context, naming: Naming) -> FileState:
+    data = read_if_there(context.tree.path(PROTO)) or b""
+    record = context.record
+    ours = record.addition if record else addition(naming, message_text(naming))
+    there = present(context.parse(data), ours)
+    if not any(there):
+        return FileState(PROTO, "absent")
+    if record is None:
+        exact = is_exact(context, data, ours)
+        line = 0 if exact else line_naming(data, ours.field_name if there[1] else ours.message)
+        return FileState(PROTO, "applied" if exact else "foreign", line)
+    if not all(there):
+        return FileState(PROTO, "modified", line_naming(data, half_of(ours, there[0])))
+    try:
+        remove(data, ours, context.parse)
+    except Refused as error:
+        return FileState(PROTO, "modified", error.line)
+    return FileState(PROTO, "applied")
+
+
+def half_of(ours: Addition, message: bool) -> str:
+    return ours.message if message else ours.field_name
+
+
+def source_states(context: Context, naming: Naming) -> List[FileState]:
+    wanted = source_files(context.tree, naming)
+    if context.record is None:
+        return [source_state(context, p, sha256(new), new, "foreign") for p, new in wanted.items()]
+    return [
+        source_state(context, f.path, f.after, wanted.get(f.path, b""), "modified")
+        for f in context.record.files
+    ]
+
+
+def source_state(
+    context: Context, path: str, after: str, new: bytes, otherwise: str
+) -> FileState:
+    data = read_if_there(context.tree.path(path))
+    if data is None:
+        return FileState(path, "absent")
+    if sha256(data) == after:
+        return FileState(path, "applied")
+    try:
+        ours = context.blob(after)
+    except RecordDamaged:
+        ours = new
+    return FileState(path, otherwise, first_line_changed(data, ours))
+
+
+def summary(context: Context, naming: Naming, files: List[FileState]) -> tuple[str, str]:
+    for word in ("foreign", "modified"):
+        places = [str(file) for file in files if file.state == word]
+        if places:
+            return word, "%s (%s)" % (word, ", ".join(places))
+    count = sum(file.state == "applied" for file in files)
+    if count == 0:
+        for place in find_registration(context.tree.root, naming.type_name):
+            where = "%s:%d" % (place.file, place.line)
+            return "foreign", 'foreign: "%s" is registered at %s' % (naming.type_name, where)
+        return "not applied", "not applied"
+    if count < len(files):
+        missing = ", ".join(str(file) for file in files if file.state == "absent")
+        return "partial", "partial %d/%d (missing: %s)" % (count, len(files), missing)
+    kit = "kit " + context.record.kit if context.record else "without a record"
+    return "applied", "applied (%s, field number %d)" % (kit, naming.field_id)

@@ -1,0 +1,120 @@
+"""Recognise a Caffe source checkout, and what in it differs from the others."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Iterator
+
+from .errors import Refused, WrongUsage
+
+PROTO = "src/caffe/proto/caffe.proto"
+LAYER_HEADER = "include/caffe/layer.hpp"
+LANDMARKS = (PROTO, LAYER_HEADER, "include/caffe/layer_factory.hpp", "src/caffe/net.cpp")
+NESTED_LOSS_HEADER = "caffe/layers/loss_layer.hpp"
+FLAT_LOSS_HEADER = "caffe/loss_layers.hpp"  # before 2016, one header for all losses
+
+COMMENT_OR_STRING = re.compile(
+    rb"""//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'""", re.DOTALL
+)
+
+
+@dataclass(frozen=True)
+class CaffeTree:
+    root: Path
+    loss_header: str
+    has_normalization: bool
+    crlf: bool
+
+    def path(self, relative: str) -> Path:
+        return self.root / relative
+
+
+def open_tree(folder: str) -> CaffeTree:
+    """The checkout in this folder; raises WrongUsage or Refused where it is none we know."""
+    root = Path(os.path.abspath(folder))
+    for landmark in LANDMARKS:
+        if not (root / landmark).is_file():
+            raise WrongUsage(
+                "not a Caffe source checkout: %s is missing" % landmark,
+                "give the folder that holds Caffe's Makefile, src/ and include/",
+                folder,
+            )
+    check_interface(root)
+    header = find_loss_header(root)
+    return CaffeTree(
+        root=root,
+        loss_header=header,
+        has_normalization=b"NormalizationMode" in without_comments(read(root / PROTO)),
+        crlf=b"\r\n" in read(root / "include" / header),
+    )
+
+
+def check_interface(root: Path) -> None:
+    """Our layer is template <typename Dtype>; forks with other parameters need another layer."""
+    code = without_comments(read(root / LAYER_HEADER))
+    found = re.search(rb"template\s*<([^>]*)>\s*class\s+Layer\b", code)
+    parameters = re.findall(rb"(?:typename|class)\s+(\w+)", found.group(1)) if found else []
+    if parameters != [b"Dtype"]:
+        seen = ", ".join(p.decode("ascii", "replace") for p in parameters) or "no template"
+        raise Refused(
+            "layers here are <%s>, not <Dtype>: another interface than this layer's" % seen,
+            "use a Caffe with <Dtype> layers, or the Python layer, which needs no patch",
+            LAYER_HEADER,
+            line_of(code, found.start(1)) if found else 1,
+        )
+
+
+def find_loss_header(root: Path) -> str:
+    for header in (NESTED_LOSS_HEADER, FLAT_LOSS_HEADER):
+        if (root / "include" / header).is_file():
+            return header
+    raise Refused(
+        "neither %s nor %s is there" % (NESTED_LOSS_HEADER, FLAT_LOSS_HEADER),
+        "restore Caffe's headers",
+        "include/caffe",
+    )
+
+
+@dataclass(frozen=True)
+class Registration:
+    file: str
+    line: int
+
+
+def find_registration(root: Path, type_name: str) -> Iterator[Registration]:
+    """Where the tree registers this layer type, whatever the file is called."""
+    name = re.escape(type_name.encode())
+    pattern = re.compile(
+        rb"REGISTER_LAYER_(?:CLASS|CREATOR)\s*\(\s*%s\s*[,)]"
+        rb"|(?:AddCreator|LayerRegisterer\s*<[^>]*>\s*\w+)\s*\(\s*\"%s\"" % (name, name)
+    )
+    for path in sorted((root / "src").rglob("*.c*")):
+        if path.suffix in (".cpp", ".cu", ".cc") and path.is_file():
+            data = read(path)
+            if name in data:
+                code = without_comments(data)
+                for match in pattern.finditer(code):
+                    yield Registration(
+                        path.relative_to(root).as_posix(), line_of(code, match.start())
+                    )
+
+
+def without_comments(code: bytes) -> bytes:
+    """The same bytes with comments blanked, so that lines and offsets stay."""
+
+    def blank(match: re.Match[bytes]) -> bytes:
+        text = match.group(0)
+        return re.sub(rb"[^\n]", b" ", text) if text.startswith(b"/") else text
+
+    return COMMENT_OR_STRING.sub(blank, code)
+
+
+def line_of(data: bytes, offset: int) -> int:
+    return data.count(b"\n", 0, offset) + 1
+
+
+def read(path: Path) -> bytes:
+    return path.read_bytes()

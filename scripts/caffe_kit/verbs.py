@@ -1,0 +1,178 @@
+"""check, apply, status and revert: open the tree, plan, and make the plan."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from typing import Iterator, Optional
+
+from . import VERSION
+from .commit import commit, interrupted, recover
+from .errors import Refused
+from .naming import Naming, check_naming
+from .plan import Context, Plan, diff, naming_for, plan_apply, plan_revert
+from .record import read_record
+from .report import Report
+from .status import State, read_state
+from .store import Store
+from .tree import CaffeTree, open_tree
+
+NAMING_OPTIONS = ("type_name", "field_name", "field_id")
+
+
+def asked_naming(options: argparse.Namespace) -> Naming:
+    given = {name: getattr(options, name) for name in given_names(options)}
+    naming = Naming(**given)
+    check_naming(naming)
+    return naming
+
+
+def given_names(options: argparse.Namespace) -> list[str]:
+    return [name for name in NAMING_OPTIONS if getattr(options, name, None) is not None]
+
+
+def load(tree: CaffeTree) -> Context:
+    store = Store(tree.root)
+    return Context(tree, store, read_record(store))
+
+
+def check(options: argparse.Namespace, report: Report) -> None:
+    """What apply would do, as a unified diff; nothing is changed."""
+    naming = asked_naming(options)
+    context = load(open_tree(options.root))
+    refuse_interrupted(context.store)
+    plan = planned_apply(context, naming, options, report)
+    report.diff = diff(plan)
+    report.files = [{"path": c.path, "state": kind(c), "line": 0} for c in plan.changes]
+    if up_to_date(context, plan):
+        report.state = "applied"
+        report.messages.append("already applied, nothing to change")
+    else:
+        report.state = "not applied"
+        report.messages.append("apply would change %s" % counted(plan))
+
+
+def apply(options: argparse.Namespace, report: Report) -> None:
+    naming = asked_naming(options)
+    tree = open_tree(options.root)
+    context = load(tree)
+    if interrupted(context.store) is None:  # else the plan has to wait until that is repaired
+        plan = planned_apply(context, naming, options, report)
+        if up_to_date(context, plan):
+            report.state = "applied"
+            report.messages.append("already applied, nothing changed")
+            return
+    with exclusive(tree, report) as context:
+        plan = planned_apply(context, naming, options, report)
+        if not up_to_date(context, plan):
+            make(context.store, "apply", plan)
+        report.files = [{"path": c.path, "state": kind(c), "line": 0} for c in plan.changes]
+    report.state = "applied"
+    where = 'type: "%s", %s = %d' % (report.type_name, report.field_name, report.field_id)
+    report.messages.append("applied: %s (%s)" % (counted(plan), where))
+    note_cmake(tree, report)
+
+
+def planned_apply(
+    context: Context, asked: Naming, options: argparse.Namespace, report: Report
+) -> Plan:
+    naming = naming_for(context.record, asked, given_names(options))
+    report.set_naming(naming)
+    report.kit = VERSION
+    return plan_apply(context, naming)
+
+
+def up_to_date(context: Context, plan: Plan) -> bool:
+    return not plan.changes and context.record is not None and context.record.kit == VERSION
+
+
+def revert(options: argparse.Namespace, report: Report) -> None:
+    naming = asked_naming(options)
+    tree = open_tree(options.root)
+    context = load(tree)
+    if interrupted(context.store) is None:
+        plan = planned_revert(context, naming, options, report)
+        if not plan.changes and context.record is None:
+            report.state = "not applied"
+            report.messages.append("not applied, nothing changed")
+            return
+    with exclusive(tree, report) as context:
+        plan = planned_revert(context, naming, options, report)
+        if plan.changes or context.record:
+            make(context.store, "revert", plan)
+        report.files = [{"path": c.path, "state": kind(c), "line": 0} for c in plan.changes]
+    report.state = "not applied"
+    report.messages += plan.notes
+    report.messages.append("reverted: %s" % counted(plan))
+    note_cmake(tree, report)
+
+
+def planned_revert(
+    context: Context, asked: Naming, options: argparse.Namespace, report: Report
+) -> Plan:
+    naming = naming_for(context.record, asked, given_names(options))
+    report.set_naming(naming)
+    report.kit = context.record.kit if context.record else None
+    return plan_revert(context, naming)
+
+
+def status(options: argparse.Namespace, report: Report) -> None:
+    state = state_of(options, report)
+    report.messages.append(state.text)
+    report.exit = 0 if state.word == "applied" else 1
+
+
+def state_of(options: argparse.Namespace, report: Report) -> State:
+    """The state of the tree, entered into the report as well."""
+    state = read_state(load(open_tree(options.root)), asked_naming(options))
+    report.set_naming(state.naming)
+    report.state = state.word
+    report.kit = state.kit
+    report.files = [dict(vars(file)) for file in state.files]
+    return state
+
+
+# Around the plan
+
+
+@contextlib.contextmanager
+def exclusive(tree: CaffeTree, report: Report) -> Iterator[Context]:
+    """The tree for this run alone, with what a killed run began brought to its end."""
+    store = Store(tree.root)
+    store.exists()
+    store.create()
+    with store.locked():
+        verb = recover(store)
+        if verb is not None:
+            report.messages.append("completed the interrupted %s" % verb)
+        yield load(tree)
+
+
+def make(store: Store, verb: str, plan: Plan) -> None:
+    record = plan.record.to_bytes() if plan.record else None
+    commit(store, verb, plan.changes, plan.folders, record, plan.blobs)
+
+
+def refuse_interrupted(store: Store) -> None:
+    verb: Optional[str] = interrupted(store)
+    if verb is not None:
+        raise Refused("an earlier %s was killed half-way" % verb, "run apply or revert: it completes")
+
+
+def kind(change) -> str:
+    if change.old is None:
+        return "created"
+    return "deleted" if change.new is None else "edited"
+
+
+def counted(plan: Plan) -> str:
+    words = [kind(change) for change in plan.changes]
+    parts = ["%d %s" % (words.count(w), w) for w in ("created", "edited", "deleted") if w in words]
+    return "%d files: %s" % (len(words), ", ".join(parts)) if words else "0 files"
+
+
+def note_cmake(tree: CaffeTree, report: Report) -> None:
+    """CMake lists the sources when it configures, not when it builds."""
+    for folder in (tree.root, tree.root / "build"):
+        if (folder / "CMakeCache.txt").is_file():
+            report.messages.append("run cmake again in %s: it lists sources only then" % folder)

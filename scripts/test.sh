@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# All tests, on a real Caffe: sets up what they need, then runs them.
+#
+#   scripts/test.sh                      everything, about half an hour on 2 cores
+#   scripts/test.sh tests/test_math.py   what pytest is to run; any of its arguments
+#   CAFFE_ROOT=/path scripts/test.sh     with your own checkout of Caffe and your own Python
+#
+# With CI=true everything is set up anew, in a cache folder of this run's own, and a skipped test
+# is a failed one.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+say() { printf 'test: %s\n' "$*" >&2; }
+
+case ${1-} in -h | --help) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit ;; esac
+
+if [ "${CI-}" = true ]; then
+  XDG_CACHE_HOME=$(mktemp -d)
+  export XDG_CACHE_HOME
+  trap 'rm -rf "$XDG_CACHE_HOME"' EXIT
+fi
+work=${XDG_CACHE_HOME:-$HOME/.cache}/caffe-l1-loss/work
+mkdir -p "$work"
+export CAFFE_L1_WORK=$work
+
+scripts/host_packages.sh mmdebstrap bubblewrap python3 python3-venv unzip
+
+# The newest Python here runs the linter and the packages that Caffe's results are compared with.
+venv=$work/venv
+if ! cmp -s tests/requirements.txt "$venv/requirements.txt"; then
+  say "installing ruff, PyTorch, Keras and TensorFlow into $venv"
+  rm -rf "$venv"
+  python3 -m venv "$venv"
+  "$venv/bin/pip" install --quiet --disable-pip-version-check -r tests/requirements.txt
+  cp tests/requirements.txt "$venv/requirements.txt"
+fi
+"$venv/bin/ruff" check .
+
+# The last numpy for Python 2.7, which most installed pycaffes still run.
+if [ ! -d "$work/python27" ]; then
+  say "fetching numpy for Python 2.7"
+  rm -rf "$work/python27.partial" && mkdir "$work/python27.partial"
+  "$venv/bin/pip" download --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
+    --python-version 27 --implementation cp --abi cp27mu --platform manylinux1_x86_64 \
+    -d "$work/python27.partial" numpy==1.16.6
+  (cd "$work/python27.partial" && unzip -q ./*.whl && rm ./*.whl)
+  mv "$work/python27.partial" "$work/python27"
+fi
+
+if [ tests/parity_reference.py -nt "$work/parity.npz" ]; then
+  say "computing the losses and gradients of PyTorch, Keras and TensorFlow"
+  "$venv/bin/python" tests/parity_reference.py "$work/parity.npz"
+fi
+
+run=(scripts/sandbox.sh run)
+[ -z "${CAFFE_ROOT-}" ] || run=(env PYTHONPATH="$CAFFE_ROOT/python${PYTHONPATH:+:$PYTHONPATH}")
+"${run[@]}" python3 -m pytest -p no:cacheprovider "$@"

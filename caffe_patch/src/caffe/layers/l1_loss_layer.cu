@@ -195,8 +195,8 @@ void L1LossLayer<Dtype>::ForwardReduced_gpu(const vector<Blob<Dtype>*>& bottom,
       options_.reduction() == L1LossParameter::WEIGHTED_MEAN, partial);
   CUDA_POST_KERNEL_CHECK;
   // NOLINT_NEXT_LINE(whitespace/operators)
-  FinishSumKernel<Dtype><<<1, kThreads>>>(blocks, counts(), Divisor(*bottom[0], 0),
-      partial, top->mutable_gpu_data());
+  FinishSumKernel<Dtype><<<1, kThreads>>>(blocks, counts(),
+      Divisor(*bottom[0], 0), partial, top->mutable_gpu_data());
   CUDA_POST_KERNEL_CHECK;
 }
 

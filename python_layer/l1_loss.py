@@ -22,6 +22,7 @@ matched from the first axis on.
 The arrays are walked once, in blocks that stay in the cache. Works on Python 2.7 and 3.5 onward.
 """
 
+import itertools
 import json
 import numbers
 from collections import namedtuple
@@ -196,21 +197,15 @@ def write_loss(top, x, y, weight, options):
     """Write the loss into top, of the shape that check_shapes returned, and return the divisor."""
     with np.errstate(all="ignore"):
         z = divisor(x.shape, y, weight, options)
+        x, y, weight, rows = _aligned(x, y, weight, top.shape)
         if z == 0:
             top[...] = 0
-            return z
-        x, y, weight, rows = _aligned(x, y, weight, top.shape)
-        row_size = x.size // top.size
-        # Only rows longer than a block are summed up in parts, and then there are few.
-        sums = np.zeros(rows) if row_size > BLOCK else top.reshape(rows)
-        for index, e in _losses(x, y, weight, options):
-            if len(index) > len(rows):
-                sums[index[:len(rows)]] += _sum(e) / z
-            else:
-                part = e if row_size == 1 else _sum(e.reshape(-1, row_size), axis=1)
-                np.divide(part.reshape(sums[index].shape), z, out=sums[index], casting="same_kind")
-        if row_size > BLOCK:
-            top[...] = sums.reshape(top.shape)
+        elif not rows:
+            top[...] = sum(_sum(e) for _, e in _losses(x, y, weight, options)) / z
+        elif x.size // top.size > BLOCK:
+            top[...] = _long_row_sums(rows, _losses(x, y, weight, options)).reshape(top.shape) / z
+        else:
+            _write_row_sums(top.reshape(rows), _losses(x, y, weight, options), z)
         return z
 
 
@@ -219,151 +214,164 @@ def write_gradients(dx, dy, x, y, weight, top_diff, options, z=None):
     with np.errstate(all="ignore"):
         z = divisor(x.shape, y, weight, options) if z is None else z
         if z == 0:
-            for gradient in (dx, dy):
-                if gradient is not None:
-                    gradient[...] = 0
+            _zero(dx)
+            _zero(dy)
             return
         x, y, weight, rows = _aligned(x, y, weight, top_diff.shape)
-        dx, dy = [None if g is None else g.reshape(x.shape) for g in (dx, dy)]
         factors = [] if weight is None else [weight]
-        scale = 1.0 / z
         if top_diff.shape:
             column = top_diff.reshape(rows + (1,) * (x.ndim - len(rows)))
             factors.append(np.broadcast_to(column, x.shape))
-        else:
-            scale *= float(top_diff)
-        for index, gradient in _gradients(x, y, factors, x.dtype.type(scale), options):
-            if dx is not None:
-                dx[index] = gradient
-            if dy is not None:
-                np.negative(gradient, out=dy[index])
+        scale = (1.0 if top_diff.shape else float(top_diff)) / z
+        dx = None if dx is None else dx.reshape(x.shape)
+        dy = None if dy is None else dy.reshape(x.shape)
+        _write_blocks(dx, dy, x, y, factors, x.dtype.type(scale), options)
+
+
+def _zero(gradient):
+    if gradient is not None:
+        gradient[...] = 0
 
 
 def divisor(shape, y, weight, options):
-    """Return Z, for predictions of this shape."""
-    size = _product(shape)
-    if options.reduction == "BATCHMEAN":
+    """Return Z for predictions of this shape."""
+    reduction = options.reduction
+    if reduction == "BATCHMEAN":
         return shape[0]
-    if options.reduction == "MEAN":
-        return size
-    if options.reduction == "SUM":
+    if reduction == "SUM":
         return 1
-    if options.reduction == "NONE":
+    if reduction == "NONE":
         return 1 if options.axis is None else _product(shape[options.axis:])
-    weigh = np.count_nonzero if options.reduction == "VALID_MEAN" else _sum
+    size = _product(shape)
+    if reduction == "MEAN":
+        return size
+    weigh = np.count_nonzero if reduction == "VALID_MEAN" else _sum
     if _masks(options):
         return _masked_divisor(shape, y, weight, options, weigh)
     return size if weight is None else weigh(weight) * (size // weight.size)
 
 
 def _masked_divisor(shape, y, weight, options, weigh):
-    ones = np.ones((1,) * len(shape), y.dtype)
-    _, y, weight, _ = _aligned(y.reshape(shape), y, ones if weight is None else weight, ())
+    weight = np.ones((1,), y.dtype) if weight is None else weight
+    y, _, weight, _ = _aligned(y.reshape(shape), y, weight, ())
     total = 0
-    for index, scratch in _blocks(y.shape, y.dtype):
-        scratch.e[...] = weight[index]
-        np.copyto(scratch.e, 0, where=_ignored(y[index], options, scratch))
-        total += weigh(scratch.e)
+    for index in _blocks(y.shape):
+        counted = np.array(weight[index])
+        counted[_ignored(y[index], options)] = 0
+        total += weigh(counted)
     return total
 
 
-def _sum(array, axis=None):
-    return np.add.reduce(array, axis=axis, dtype=np.float64)
+def _aligned(x, y, weight, rows):
+    """Return views of x, y and weight of one shape, and how that begins: with the shape rows.
 
-
-def _aligned(x, y, weight, top_shape):
-    """Return views of x, y and weight of one shape, which begins with rows, and the shape rows.
-
-    A row is what is summed into one element of top. Where no weight is broadcast, axes are merged
-    as far as that goes.
+    A row is what is summed into one element of top. Axes are merged where no weight is broadcast.
     """
-    rows = top_shape or (1,)
     if weight is None or weight.size == x.size:
-        rows = (_product(rows),)
-        shape = rows + (x.size // rows[0],)
+        rows = rows and (_product(rows),)
+        shape = rows + (-1,)
         weight = None if weight is None else weight.reshape(shape)
     else:
-        shape = rows + x.shape[len(top_shape):]
-        # One axis less than shape has x where top is a scalar.
-        given = (1,) * (len(shape) - x.ndim) + weight.shape[:x.ndim]
-        given += (1,) * (len(shape) - len(given))
-        weight = np.broadcast_to(weight.reshape(given), shape)
+        shape = x.shape
+        weight = weight.reshape((weight.shape + (1,) * x.ndim)[:x.ndim])
+        weight = np.broadcast_to(weight, shape)
     return x.reshape(shape), y.reshape(shape), weight, rows
 
 
-_Scratch = namedtuple("_Scratch", "d e p q")
-
-
-def _blocks(shape, dtype):
-    """Cut an array of this shape into contiguous blocks: yield an index and scratch for each.
-
-    The index is that of one block; all scratch arrays have its shape and are used again and again.
-    """
-    axis = len(shape)
-    inner = 1
-    while axis > 1 and inner * shape[axis - 1] <= BLOCK:
-        axis -= 1
+def _blocks(shape):
+    """Yield the indices that cut an array of this shape into contiguous blocks."""
+    axis, inner = len(shape) - 1, 1
+    while axis and inner * shape[axis] <= BLOCK:
         inner *= shape[axis]
-    # Now the arrays below this axis fit into a block each, and step of them fit together.
+        axis -= 1
+    # What lies below this axis fits into a block, and that step times.
     step = max(1, BLOCK // inner)
-    scratch = None
-    for outer in np.ndindex(*shape[:axis - 1]):
-        for start in range(0, shape[axis - 1], step):
-            n = min(step, shape[axis - 1] - start)
-            if scratch is None or len(scratch.d) != n:
-                block = (n,) + shape[axis:]
-                scratch = _Scratch(*[np.empty(block, t) for t in (dtype, dtype, bool, bool)])
-            yield outer + (slice(start, start + n),), scratch
+    for outer in itertools.product(*[range(n) for n in shape[:axis]]):
+        for start in range(0, shape[axis], step):
+            yield outer + (slice(start, start + step),)
 
 
 def _losses(x, y, weight, options):
-    """Yield the index of a block and e there."""
-    for index, scratch in _blocks(x.shape, x.dtype):
-        e = scratch.e
-        np.subtract(x[index], y[index], out=scratch.d)
-        np.absolute(scratch.d, out=e)
+    """Yield index and e of each block; e is overwritten by the next."""
+    d = e = None
+    for index in _blocks(x.shape):
+        p, t = x[index], y[index]
+        if d is None or d.shape != p.shape:
+            d, e = np.empty_like(p), np.empty_like(p)
+        np.subtract(p, t, d)
+        np.absolute(d, e)
         if weight is not None:
-            np.multiply(e, weight[index], out=e)
+            np.multiply(e, weight[index], e)
         if _masks(options):
-            np.copyto(e, 0, where=_ignored(y[index], options, scratch))
+            np.copyto(e, 0, where=_ignored(t, options))
         yield index, e
 
 
-def _gradients(x, y, factors, scale, options):
-    """Yield the index of a block and sign(x - y), times the factors and the scale, there."""
-    for index, scratch in _blocks(x.shape, x.dtype):
-        d, gradient = scratch.d, scratch.e
-        np.subtract(x[index], y[index], out=d)
-        _sign(d, gradient, scratch)
+def _sum(array):
+    """Return the sum in double.
+
+    Eight parts are first added up in the precision of the array, which is three times faster and
+    costs at most seven roundings.
+    """
+    if array.size % 8 == 0 and array.size >= 4096:
+        total = np.add.reduce(np.add.reduce(array.reshape(8, -1)), dtype=np.float64)
+        if np.isfinite(total):
+            return total
+    return np.add.reduce(array, None, np.float64)
+
+
+def _write_row_sums(rows, losses, z):
+    for index, e in losses:
+        part = rows[index]
+        if part.size == e.size:
+            np.divide(e.reshape(part.shape), z, part, casting="same_kind")
+        else:
+            part[...] = np.add.reduce(e.reshape(part.shape + (-1,)), -1, np.float64) / z
+
+
+def _long_row_sums(rows, losses):
+    sums = np.zeros(rows)
+    for index, e in losses:
+        sums[index[:len(rows)]] += _sum(e)
+    return sums
+
+
+def _write_blocks(dx, dy, x, y, factors, scale, options):
+    d = None
+    for index in _blocks(x.shape):
+        p, t = x[index], y[index]
+        if d is None or d.shape != p.shape:
+            d, spare = np.empty_like(p), np.empty_like(p)
+            above, below = np.empty(p.shape, np.int8), np.empty(p.shape, np.int8)
+        gradient = spare if dx is None else dx[index]
+        # np.sign is slow: two comparisons take a third of its time.
+        np.subtract(p, t, d)
+        np.greater(d, 0, above.view(bool))
+        np.less(d, 0, below.view(bool))
+        np.subtract(above, below, above)
+        np.multiply(above, scale, gradient)
         for factor in factors:
-            np.multiply(gradient, factor[index], out=gradient)
-        np.multiply(gradient, scale, out=gradient)
+            np.multiply(gradient, factor[index], gradient, casting="same_kind")
+        nan = np.not_equal(d, d, below.view(bool))
+        if np.count_nonzero(nan):
+            np.copyto(gradient, d, where=nan)
         if _masks(options):
-            np.copyto(gradient, 0, where=_ignored(y[index], options, scratch))
-        yield index, gradient
-
-
-def _sign(d, out, scratch):
-    # np.sign is slow: two comparisons take a third of its time, and one more lets NaN through.
-    np.greater(d, 0, out=scratch.p)
-    np.less(d, 0, out=scratch.q)
-    out[...] = np.subtract(scratch.p.view(np.int8), scratch.q.view(np.int8))
-    np.not_equal(d, d, out=scratch.p)
-    if scratch.p.any():
-        np.copyto(out, d, where=scratch.p)
+            np.copyto(gradient, 0, where=_ignored(t, options))
+        if dy is not None:
+            np.negative(gradient, dy[index])
 
 
 def _masks(options):
     return options.ignore_nonfinite_target or options.ignore_label is not None
 
 
-def _ignored(y, options, scratch):
-    """Return which targets are ignored, in scratch."""
-    ignored = scratch.p
-    if options.ignore_nonfinite_target:
-        np.logical_not(np.isfinite(y, out=ignored), out=ignored)
-    if options.ignore_label is not None:
-        equal = np.equal(y, y.dtype.type(options.ignore_label), out=scratch.q)
-        ignored = np.logical_or(ignored, equal, out=ignored) if (
-            options.ignore_nonfinite_target) else equal
+def _ignored(y, options):
+    """Tell for each target whether it is ignored."""
+    label = options.ignore_label
+    if not options.ignore_nonfinite_target:
+        return np.equal(y, y.dtype.type(label))
+    ignored = np.isfinite(y)
+    np.logical_not(ignored, ignored)
+    if label is not None:
+        np.logical_or(ignored, np.equal(y, y.dtype.type(label)), ignored)
     return ignored

@@ -1,10 +1,13 @@
-"""What every test shares: import paths, and a skip that counts as a failure in CI."""
+"""What every test shares: import paths, a patched and built Caffe, and no skips in CI."""
 
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -21,4 +24,57 @@ def pytest_runtest_makereport(item, call):
     report = outcome.get_result()
     if report.skipped and os.environ.get("CI") == "true" and not hasattr(report, "wasxfail"):
         report.outcome = "failed"
-        report.longrepr = "skipped in CI, where nothing may be: %s" % (report.longrepr,)
+        report.longrepr = f"skipped in CI, where nothing may be: {report.longrepr}"
+
+
+def apply_patch(*args: object) -> subprocess.CompletedProcess:
+    """Runs the patch script as a user does."""
+    command = [sys.executable, str(REPO / "scripts" / "apply_patch.py"), *map(str, args)]
+    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+@pytest.fixture(scope="session")
+def work() -> Path:
+    """A folder on disk for trees that are built: /tmp may be memory."""
+    folder = Path(os.environ.get("CAFFE_L1_WORK", "/tmp")) / "tests"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def caffe_source() -> Path:
+    """The source of a Caffe nobody patched; it is not to be written to."""
+    root = os.environ.get("CAFFE_ROOT")
+    if not root:
+        pytest.skip("set CAFFE_ROOT to a source checkout of Caffe, or use scripts/test.sh")
+    return Path(root).resolve()
+
+
+@pytest.fixture(scope="session")
+def patched_tree(work: Path, caffe_source: Path) -> SimpleNamespace:
+    """A copy of Caffe's source with the kit applied and its tests built and run by make.
+
+    root is the tree, apply and runtest are what these verbs did. With CAFFE_L1_NATIVE=PATH a tree
+    that is built already takes its place, for a quick look at one test.
+    """
+    built = os.environ.get("CAFFE_L1_NATIVE")
+    if built:
+        return SimpleNamespace(root=Path(built), apply=None, runtest=None)
+    root = work / "native"
+    shutil.rmtree(root, ignore_errors=True)
+    shutil.copytree(caffe_source, root, symlinks=True)
+    apply = apply_patch("apply", root)
+    assert apply.returncode == 0, apply.stdout
+    runtest = apply_patch("runtest", "--quick", "--write-config", root)
+    assert runtest.returncode == 0, runtest.stdout
+    return SimpleNamespace(root=root, apply=apply, runtest=runtest)
+
+
+@pytest.fixture(scope="session")
+def native_caffe(patched_tree: SimpleNamespace) -> Path:
+    """The folder to put on PYTHONPATH for the pycaffe of a patched Caffe."""
+    jobs = os.cpu_count() or 1
+    make = subprocess.run(["make", f"-j{jobs}", "pycaffe"], cwd=patched_tree.root,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert make.returncode == 0, make.stdout[-3000:]
+    return patched_tree.root / "python"

@@ -86,7 +86,8 @@ def _task(who, x, y, weight, reduction, axis, ignore_label, ignore_nonfinite_tar
         options = check_options(reduction, axis, ignore_label, ignore_nonfinite_target)
         shape = check_shapes(options, x.shape, y.shape, None if weight is None else weight.shape)
     except ValueError as error:
-        raise prefixed(who, error)
+        prefix(error, who)
+        raise
     dtype = np.result_type(np.float32, *[a for a in (x, y, weight) if a is not None])
     x, y = x.astype(dtype, "C", copy=False), y.astype(dtype, "C", copy=False)
     weight = None if weight is None else weight.astype(dtype, "C", copy=False)
@@ -96,27 +97,30 @@ def _task(who, x, y, weight, reduction, axis, ignore_label, ignore_nonfinite_tar
 # What a user can get wrong. Each check raises a ValueError without saying who asks.
 
 
-def prefixed(who, error):
-    """Return the same error with who asks in front of its line."""
+def prefix(error, who):
+    """Put who asks in front of the line of the error."""
     error.args = ("%s: %s" % (who, error),)
-    return error
 
 
 def read_options(param_str):
     """Return the Options of a param_str: L1LossParameter in protobuf's JSON form, or nothing."""
-    try:
-        given = json.loads(param_str.strip() or "{}")
-    except ValueError as error:
-        raise ValueError('param_str is not valid JSON (%s); allowed: an object such as '
-                         '{"reduction": "MEAN"}' % error)
-    if not isinstance(given, dict):
-        raise ValueError('param_str is not valid JSON (no object); allowed: an object such as '
-                         '{"reduction": "MEAN"}')
+    given = _json_object(param_str.strip() or "{}")
     names = {_camel_case(name): name for name in Options._fields}
     given = {names.get(name, name): value for name, value in given.items()}
     for name in sorted(set(given) - set(Options._fields)):
         raise ValueError('unknown option "%s"; allowed: %s' % (name, ", ".join(Options._fields)))
     return check_options(**given)
+
+
+def _json_object(text):
+    try:
+        given, detail = json.loads(text), "no object"
+    except ValueError as error:
+        given, detail = None, error
+    if not isinstance(given, dict):
+        raise ValueError('param_str is not valid JSON (%s); allowed: an object such as '
+                         '{"reduction": "MEAN"}' % detail)
+    return given
 
 
 def _camel_case(name):
@@ -201,7 +205,7 @@ def write_loss(top, x, y, weight, options):
         if z == 0:
             top[...] = 0
         elif not rows:
-            top[...] = sum(_sum(e) for _, e in _losses(x, y, weight, options)) / z
+            top[...] = sum(_quick_sum(e) for _, e in _losses(x, y, weight, options)) / z
         elif x.size // top.size > BLOCK:
             top[...] = _long_row_sums(rows, _losses(x, y, weight, options)).reshape(top.shape) / z
         else:
@@ -308,16 +312,20 @@ def _losses(x, y, weight, options):
 
 
 def _sum(array):
-    """Return the sum in double.
+    return np.add.reduce(array, None, np.float64)
 
-    Eight parts are first added up in the precision of the array, which is three times faster and
-    costs at most seven roundings.
+
+def _quick_sum(block):
+    """Return the sum of a block in double.
+
+    Eight parts are added up in the precision of the block before, which is three times as fast and
+    costs seven roundings at most.
     """
-    if array.size % 8 == 0 and array.size >= 4096:
-        total = np.add.reduce(np.add.reduce(array.reshape(8, -1)), dtype=np.float64)
+    if block.size % 8 == 0 and block.size >= 4096:
+        total = _sum(np.add.reduce(block.reshape(8, -1)))
         if np.isfinite(total):
             return total
-    return np.add.reduce(array, None, np.float64)
+    return _sum(block)
 
 
 def _write_row_sums(rows, losses, z):
@@ -332,7 +340,7 @@ def _write_row_sums(rows, losses, z):
 def _long_row_sums(rows, losses):
     sums = np.zeros(rows)
     for index, e in losses:
-        sums[index[:len(rows)]] += _sum(e)
+        sums[index[:len(rows)]] += _quick_sum(e)
     return sums
 
 

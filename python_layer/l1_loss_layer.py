@@ -1,0 +1,138 @@
+"""The L1 loss as a Caffe layer, for any pycaffe built with the Python layer.
+
+    layer {
+      name: "loss"  type: "Python"  bottom: "prediction"  bottom: "target"  top: "loss"
+      loss_weight: 1
+      python_param {
+        module: "l1_loss_layer"  layer: "L1LossLayer"  param_str: '{"reduction": "MEAN"}'
+      }
+    }
+
+bottom[0] holds the predictions, bottom[1] the targets, bottom[2], which may be left out, the
+weights. The formulas, the shapes and the options (param_str, as JSON) are those of l1_loss.py.
+"""
+
+import gc
+import warnings
+
+import caffe
+import l1_loss
+import numpy as np
+
+
+class L1LossLayer(caffe.Layer):
+    """L = sum(w * |x - y|) / Z, with gradients to x and y; see l1_loss.py."""
+
+    def setup(self, bottom, top):
+        self.shapes = None
+        self.z = None
+        # The number that Caffe puts into top[0].diff once, after the first reshape.
+        self.loss_weight = None
+        self.learns = False
+        self.forwards_without_gradient = 0
+        try:
+            if len(bottom) not in (2, 3):
+                raise ValueError("takes 2 or 3 bottoms (predictions, targets, optional weights), "
+                                 "got %d" % len(bottom))
+            if len(top) != 1:
+                raise ValueError("takes 1 top, got %d" % len(top))
+            # A Caffe of 2015 has it with an underscore.
+            param_str = getattr(self, "param_str", None) or getattr(self, "param_str_", "")
+            self.options = l1_loss.read_options(param_str)
+        except ValueError as error:
+            l1_loss.prefix(error, _who(self))
+            raise
+
+    def reshape(self, bottom, top):
+        shapes = [_shape(bottom[i]) for i in range(len(bottom))]
+        if self.shapes is not None and self.loss_weight is None:
+            self.loss_weight = _loss_weight(top[0])
+            self.learns = bool(self.loss_weight)
+        if shapes == self.shapes:
+            return
+        try:
+            top_shape = l1_loss.check_shapes(self.options, *shapes)
+        except ValueError as error:
+            l1_loss.prefix(error, _who(self))
+            raise
+        if 0 in top_shape:
+            # Caffe reads the data of an empty top, and aborts if there was never any.
+            top[0].reshape(1)
+        top[0].reshape(*top_shape)
+        if self.loss_weight and top[0].count:
+            # A top that grows loses what Caffe wrote there once, and training would stop.
+            top[0].diff[...] = self.loss_weight
+        self.shapes = shapes
+
+    def forward(self, bottom, top):
+        if not self.learns:
+            self._warn_without_loss_weight()
+        if bottom[0].count:
+            x, y, weight = _arrays(bottom)
+            self.z = l1_loss.write_loss(top[0].data, x, y, weight, self.options)
+        elif top[0].count:
+            top[0].data[...] = 0
+
+    def backward(self, top, propagate_down, bottom):
+        if len(bottom) == 3 and propagate_down[2]:
+            raise ValueError("%s: weights get no gradient; fix: set propagate_down to false for "
+                             "bottom[2]" % _who(self))
+        if not bottom[0].count:
+            return
+        top_diff = top[0].diff
+        self.learns = self.learns or bool(top_diff.any())
+        x, y, weight = _arrays(bottom)
+        dx = bottom[0].diff if propagate_down[0] else None
+        dy = bottom[1].diff if propagate_down[1] else None
+        l1_loss.write_gradients(dx, dy, x, y, weight, top_diff, self.options, self.z)
+
+    def _warn_without_loss_weight(self):
+        """Warn, once, when a second training step begins and the first brought no gradient.
+
+        Not earlier: where another layer takes the top, the gradient comes from there.
+        """
+        if getattr(self, "phase", None) != caffe.TRAIN:
+            return
+        self.forwards_without_gradient += 1
+        if self.forwards_without_gradient == 2:
+            warnings.warn('%s: top[0] has no loss_weight, so nothing is learned from it; fix: add '
+                          'the line "loss_weight: 1" to the layer' % _who(self), stacklevel=2)
+
+
+def _shape(blob):
+    # Reading it from the data is nine times faster, but an empty blob may have none.
+    return blob.data.shape if blob.count else tuple(blob.shape)
+
+
+def _arrays(bottom):
+    x, y = bottom[0].data, bottom[1].data
+    return x, y, bottom[2].data if len(bottom) == 3 else None
+
+
+def _loss_weight(top):
+    diff = top.diff if top.count else np.zeros(1)
+    return float(diff.flat[0]) if (diff == diff.flat[0]).all() else 0.0
+
+
+def _who(layer):
+    """Return how the layer is called in messages.
+
+    Caffe does not tell a layer its name. Once the net is made, Python may know that net.
+    """
+    for net in _nets():
+        for name, other in zip(net._layer_names, net.layers):
+            if other is layer:
+                return 'L1LossLayer "%s"' % name
+    return "L1LossLayer"
+
+
+def _nets():
+    for thing in gc.get_objects():
+        try:
+            if issubclass(type(thing), caffe.Net) and thing.layers:
+                yield thing
+            elif issubclass(type(thing), caffe._caffe.Solver):
+                yield thing.net
+        except TypeError:
+            # A net that is still being made, here or in another thread.
+            continue

@@ -16,7 +16,7 @@ work=${CAFFE_L1_WORK:-$cache/work}
 
 packages=(
   # stock Caffe, untouched
-  caffe python3-caffe
+  caffe python3-caffe libcaffe-dev
   # what building Caffe needs (without OpenCV, LevelDB and LMDB)
   build-essential cmake libboost-filesystem-dev libboost-python-dev libboost-regex-dev
   libboost-system-dev libboost-thread-dev libgflags-dev libgoogle-glog-dev libhdf5-dev
@@ -25,7 +25,7 @@ packages=(
   git python2.7 python3-hypothesis python3-matplotlib python3-protobuf python3-pytest
   python3-scipy python3-six python3-tqdm strace valgrind
 )
-key=$(printf '%s\n' "${packages[@]}" "layout 1" | sha256sum | cut -c1-12)
+key=$(printf '%s\n' "${packages[@]}" "layout 2" | sha256sum | cut -c1-12)
 root=$cache/root-$key
 
 say() { printf 'sandbox: %s\n' "$*" >&2; }
@@ -74,6 +74,7 @@ make_root() {
       --aptopt='Acquire::Check-Valid-Until "false"' \
       --customize-hook='chroot "$1" sh -ec "cd /usr/src; apt-get update; apt-get source caffe"' \
       --customize-hook='chroot "$1" sh -ec "cd /usr/src; ln -s caffe-*/ caffe; rm -f caffe_*"' \
+      --customize-hook='mkdir "$1/usr/local/cuda"' \
       bullseye - - 2> >(tee "$log" | progress "$started") |
     tar -x -C "$partial" --exclude='./dev/*' --no-same-owner ||
     { rm -rf "$partial"; die "making the root failed: $(grep -m1 '^E:' "$log" || tail -n1 "$log")"; }
@@ -109,6 +110,8 @@ run_in_root() {
       args+=(--ro-bind "$entry" "$name")
     fi
   done
+  # The CUDA toolkit of this machine, where there is one, compiles the .cu files.
+  [ ! -x /usr/local/cuda/bin/nvcc ] || args+=(--ro-bind /usr/local/cuda /usr/local/cuda)
   args+=(--dev /dev --proc /proc --tmpfs /tmp --dir /tmp/home)
   [ ! -e /etc/resolv.conf ] || args+=(--ro-bind /etc/resolv.conf /etc/resolv.conf)
   args+=(--bind "$repo" "$repo" --bind "$work" "$work" --chdir "$repo" --clearenv)

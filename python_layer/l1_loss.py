@@ -99,27 +99,32 @@ def _task(who, x, y, weight, reduction, axis, ignore_label, ignore_nonfinite_tar
 
 def prefix(error, who):
     """Put who asks in front of the line of the error."""
-    error.args = ("%s: %s" % (who, error),)
+    error.args = ("%s: %s" % (who, error.args[0]),)
 
 
 def read_options(param_str):
     """Return the Options of a param_str: L1LossParameter in protobuf's JSON form, or nothing."""
-    given = _json_object(param_str.strip() or "{}")
-    names = {_camel_case(name): name for name in Options._fields}
-    given = {names.get(name, name): value for name, value in given.items()}
-    for name in sorted(set(given) - set(Options._fields)):
-        raise ValueError('unknown option "%s"; allowed: %s' % (name, ", ".join(Options._fields)))
-    return check_options(**given)
-
-
-def _json_object(text):
     try:
-        given, detail = json.loads(text), "no object"
+        given = json.loads(param_str.strip() or "{}", object_pairs_hook=_named_once)
+        detail = "no object"
     except ValueError as error:
         given, detail = None, error
     if not isinstance(given, dict):
         raise ValueError('param_str is not valid JSON (%s); allowed: an object such as '
                          '{"reduction": "MEAN"}' % detail)
+    for name in sorted(set(given) - set(Options._fields)):
+        raise ValueError('unknown option "%s"; allowed: %s' % (name, ", ".join(Options._fields)))
+    return check_options(**given)
+
+
+def _named_once(pairs):
+    spellings = {_camel_case(name): name for name in Options._fields}
+    given = {}
+    for name, value in pairs:
+        name = spellings.get(name, name)
+        if name in given:
+            raise ValueError('option "%s" is given twice' % name)
+        given[name] = value
     return given
 
 
@@ -356,7 +361,8 @@ def _quick_sum(block):
     costs seven roundings at most.
     """
     if block.size % 8 == 0 and block.size >= 4096:
-        total = _sum(np.add.reduce(block.reshape(8, -1)))
+        with np.errstate(over="ignore"):
+            total = _sum(np.add.reduce(block.reshape(8, -1)))
         if np.isfinite(total):
             return total
     return _sum(block)

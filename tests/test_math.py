@@ -1,0 +1,429 @@
+"""The mathematics in numpy: tables of values, traps, errors, and shapes."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+
+import l1_loss as mathematics
+import numpy as np
+import oracle
+import pytest
+from l1_loss import REDUCTIONS, l1_loss, l1_loss_grad
+
+INF, NAN = float("inf"), float("nan")
+# From the tests of TensorFlow's absolute_difference and Keras's mean_absolute_error.
+X = np.array([[4, 8, 12], [8, 1, 3]], np.float32)
+Y = np.array([[1, 9, 2], [-5, -2, 6]], np.float32)
+
+
+def close(actual, expected):
+    assert np.shape(actual) == np.shape(expected)
+    np.testing.assert_allclose(actual, expected, rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, 16.5),
+        ({"reduction": "BATCHMEAN"}, 16.5),
+        ({"reduction": "MEAN"}, 5.5),
+        ({"reduction": "SUM"}, 33),
+        ({"reduction": "VALID_MEAN"}, 5.5),
+        ({"reduction": "WEIGHTED_MEAN"}, 5.5),
+        ({"reduction": "NONE"}, [[3, 1, 10], [13, 3, 3]]),
+        ({"reduction": "NONE", "axis": -1}, [14 / 3, 19 / 3]),
+        ({"reduction": "NONE", "axis": 0}, 5.5),
+        ({"reduction": "SUM", "ignore_label": 2}, 23),
+        ({"reduction": "VALID_MEAN", "ignore_label": 2}, 23 / 5),
+        ({"reduction": "WEIGHTED_MEAN", "ignore_label": 2}, 23 / 5),
+        ({"reduction": "MEAN", "ignore_label": 2}, 23 / 6),
+        ({"ignore_label": 2}, 11.5),
+    ],
+)
+def test_golden_pair(options, expected):
+    close(l1_loss(X, Y, **options), expected)
+
+
+@pytest.mark.parametrize(
+    ("weight", "reduction", "expected"),
+    [
+        # TensorFlow's testNonZeroLossWithOneDimBatchSpecificWeights and its neighbours.
+        ([1.2, 0.0], "VALID_MEAN", 5.6),
+        ([[1.2], [3.4]], "VALID_MEAN", (14 * 1.2 + 19 * 3.4) / 6),
+        ([[3, 6, 5], [0, 4, 2]], "VALID_MEAN", 16.6),
+        ([[0, 0, 0], [0, 0, 2]], "VALID_MEAN", 6.0),
+        (2.3, "VALID_MEAN", 5.5 * 2.3),
+        ([[3, 6, 5], [0, 4, 2]], "WEIGHTED_MEAN", 83 / 20),
+        ([1, 3], "WEIGHTED_MEAN", (14 + 3 * 19) / 12),
+        ([1, 3], "BATCHMEAN", (14 + 3 * 19) / 2),
+        ([1, 3], "NONE", [[3, 1, 10], [39, 9, 9]]),
+        ([[[1]], [[3]]], "SUM", 14 + 3 * 19),
+        ([[1, 0, -2]], "SUM", 3 - 20 + 13 - 6),
+    ],
+)
+def test_weighted_golden_pair(weight, reduction, expected):
+    close(l1_loss(X, Y, np.array(weight, np.float32), reduction=reduction), expected)
+
+
+def test_gradients_of_the_golden_pair_carry_top_diff():
+    dx, dy = l1_loss_grad(X, Y, np.array([2, 0.5]), reduction="MEAN", top_diff=3.7)
+    close(dx, 3.7 / 6 * np.array([[2, -2, 2], [0.5, 0.5, -0.5]]))
+    close(dy, -dx)
+
+
+SHAPES = [(1,), (4,), (3, 1), (2, 3), (1, 5), (2, 3, 4), (2, 1, 3), (3, 2, 2, 2), (2, 3, 1, 2, 2)]
+MASKS = [
+    {},
+    {"ignore_label": 1},
+    {"ignore_nonfinite_target": True},
+    {"ignore_label": -1, "ignore_nonfinite_target": True},
+]
+
+
+def weight_shapes(shape):
+    """Return every weight shape that fits, of up to as many axes."""
+    return [
+        tuple(n if full else 1 for n, full in zip(shape, pattern))
+        for axes in range(len(shape) + 1)
+        for pattern in itertools.product([True, False], repeat=axes)
+    ]
+
+
+def draw(shape, seed, masks):
+    rng = np.random.RandomState(seed)
+    x = rng.randint(-2, 3, shape) + rng.randint(0, 2, shape) * 0.37
+    y = rng.randint(-2, 3, shape).astype(np.float64)
+    if masks.get("ignore_nonfinite_target"):
+        y[rng.uniform(size=shape) < 0.3] = rng.choice([NAN, INF, -INF])
+    return x.astype(np.float32), y.astype(np.float32)
+
+
+def agree(x, y, weight, top_seed=5, **options):
+    expected = oracle.l1_loss(x, y, weight, **options)
+    close(l1_loss(x, y, weight, **options), expected)
+    top_diff = 3.7 * np.random.RandomState(top_seed).uniform(0.5, 1.5, np.shape(expected))
+    actual = l1_loss_grad(x, y, weight, top_diff=top_diff, **options)
+    for a, e in zip(actual, oracle.l1_loss_grad(x, y, weight, top_diff=top_diff, **options)):
+        close(a, e)
+
+
+@pytest.mark.parametrize("block", [1, 5, 65536])
+@pytest.mark.parametrize("masks", MASKS)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_reduction_weight_and_mask_agrees_with_loops(monkeypatch, shape, masks, block):
+    monkeypatch.setattr(mathematics, "BLOCK", block)
+    x, y = draw(shape, len(shape), masks)
+    every_axis = [("NONE", axis) for axis in range(-len(shape), len(shape))]
+    for number, weights in enumerate([None, *weight_shapes(shape)]):
+        weight = None
+        if weights is not None:
+            rng = np.random.RandomState(number)
+            weight = rng.choice([0, 0.5, 1, 2.25], weights).astype(np.float32)
+        for reduction, axis in [(r, None) for r in REDUCTIONS] + every_axis:
+            agree(x, y, weight, reduction=reduction, axis=axis, **masks)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32, np.float16])
+def test_every_dtype_agrees_with_loops(dtype):
+    x, y = X.astype(dtype), Y.astype(dtype)
+    weight = np.array([[1], [3]], dtype)
+    agree(x, y, weight, reduction="WEIGHTED_MEAN", ignore_label=2)
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns"), [(1, 200000), (3, 70000), (3, 65536), (70000, 1), (70000, 3), (9, 9000)]
+)
+def test_arrays_larger_than_a_block(rows, columns):
+    rng = np.random.RandomState(0)
+    x = rng.normal(size=(rows, columns)).astype(np.float32)
+    y = rng.normal(size=(rows, columns)).astype(np.float32)
+    e = np.abs(x.astype(np.float64) - y)
+    close(l1_loss(x, y, reduction="SUM"), e.sum())
+    close(l1_loss(x, y, reduction="NONE", axis=1), e.mean(axis=1))
+    close(l1_loss(x, y, np.arange(rows), reduction="SUM"), e.sum(axis=1) @ np.arange(rows))
+    dx, _ = l1_loss_grad(x, y, top_diff=3.7)
+    close(dx, 3.7 * np.sign(x.astype(np.float64) - y) / rows)
+
+
+def test_the_sum_of_many_floats_is_accurate():
+    x = np.full(2**24, 0.1, np.float32)
+    close(l1_loss(x, np.zeros_like(x), reduction="MEAN"), float(np.float32(0.1)))
+
+
+def test_sums_beyond_the_range_of_float():
+    x = np.full(8192, 3e38, np.float32)
+    close(l1_loss(x, np.zeros_like(x), reduction="MEAN"), float(np.float32(3e38)))
+
+
+# NaN, Inf and nothing
+
+
+def test_nan_in_a_prediction_reaches_loss_and_gradient():
+    x, y = np.array([[NAN, 1]]), np.array([[0, 0]])
+    assert np.isnan(l1_loss(x, y))
+    dx, dy = l1_loss_grad(x, y)
+    np.testing.assert_array_equal(dx, [[NAN, 1]])
+    np.testing.assert_array_equal(dy, [[NAN, -1]])
+
+
+@pytest.mark.parametrize("weight", [None, np.array([[0.0, 1.0]])])
+def test_nan_in_a_target_reaches_loss_and_gradient_unless_ignored(weight):
+    x, y = np.array([[0.0, 3.0]]), np.array([[NAN, 1.0]])
+    assert np.isnan(l1_loss(x, y, weight))
+    assert np.isnan(l1_loss_grad(x, y, weight)[0][0, 0])
+    assert l1_loss(x, y, weight, ignore_nonfinite_target=True) == 2
+    dx, _ = l1_loss_grad(x, y, weight, ignore_nonfinite_target=True)
+    np.testing.assert_array_equal(dx, [[0, 1]])
+
+
+def test_inf_in_a_prediction_gives_inf_and_a_finite_gradient():
+    x, y = np.array([[INF, -INF, 1]]), np.zeros((1, 3))
+    assert l1_loss(x, y) == INF
+    np.testing.assert_array_equal(l1_loss_grad(x, y)[0], [[1, -1, 1]])
+
+
+def test_inf_minus_inf_is_nan():
+    x = y = np.array([[INF, 1.0]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        assert np.isnan(l1_loss(x, y))
+        np.testing.assert_array_equal(l1_loss_grad(x, y)[0], [[NAN, 0]])
+
+
+def test_a_prediction_that_is_nan_is_seen_through_a_mask_on_other_elements():
+    x, y = np.array([[NAN, 1.0, NAN]]), np.array([[INF, 0.0, 0.0]])
+    assert np.isnan(l1_loss(x, y, ignore_nonfinite_target=True))
+    dx, _ = l1_loss_grad(x, y, ignore_nonfinite_target=True)
+    np.testing.assert_array_equal(dx, [[0, 1, NAN]])
+
+
+@pytest.mark.parametrize("bad", [NAN, INF, -INF])
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_an_ignored_element_gives_exactly_0_whatever_it_holds(bad, reduction):
+    """NaN and Inf in target, weight and prediction: selected away, not multiplied with 0."""
+    x, y = np.array([[5.0, bad], [3.0, 1.0]]), np.array([[NAN, bad], [1.0, 1.0]])
+    weight = np.array([[bad, bad], [2.0, 1.0]])
+    options = {"reduction": reduction, "ignore_nonfinite_target": True}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        loss, (dx, _) = l1_loss(x, y, weight, **options), l1_loss_grad(x, y, weight, **options)
+    divisor = {"BATCHMEAN": 2, "MEAN": 4, "SUM": 1, "VALID_MEAN": 2, "WEIGHTED_MEAN": 3, "NONE": 1}
+    expected = np.array([[0, 0], [4, 0]]) / divisor[reduction]
+    close(loss, expected if reduction == "NONE" else expected.sum())
+    np.testing.assert_allclose(dx, [[0, 0], [2 / divisor[reduction], 0]])
+
+
+def test_masked_and_plain_training_data_make_numpy_warn_of_nothing():
+    x, y = np.array([[1.0, 2, 3, NAN]]), np.array([[INF, NAN, 1, 2]])
+    weight = np.array([[0.0, 0, 1, 1]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        l1_loss(x, y, weight, ignore_nonfinite_target=True)
+        l1_loss_grad(x, y, weight, ignore_nonfinite_target=True, ignore_label=1e300)
+
+
+@pytest.mark.parametrize("reduction", ["VALID_MEAN", "WEIGHTED_MEAN"])
+def test_a_zero_divisor_gives_0(reduction):
+    for options in (
+        {"weight": np.zeros((2, 3))},
+        {"weight": np.zeros(2), "ignore_label": 77},
+        {"y": np.full((2, 3), NAN), "ignore_nonfinite_target": True},
+        {"y": np.full((2, 3), 7.0), "ignore_label": 7},
+    ):
+        given = {"x": np.where(X == 4, NAN, X), "y": Y, "reduction": reduction, **options}
+        assert l1_loss(**given) == 0
+        for gradient in l1_loss_grad(**given):
+            np.testing.assert_array_equal(gradient, np.zeros((2, 3)))
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("shape", [(0,), (0, 3), (2, 0), (2, 0, 3)])
+def test_nothing_in_gives_0(shape, reduction):
+    x = np.zeros(shape, np.float32)
+    loss = l1_loss(x, x, reduction=reduction)
+    close(loss, np.zeros(shape if reduction == "NONE" else ()))
+    assert [g.shape for g in l1_loss_grad(x, x, reduction=reduction)] == [shape, shape]
+
+
+def test_means_over_nothing_are_0():
+    close(l1_loss(np.zeros((2, 0)), np.zeros((2, 0)), reduction="NONE", axis=1), np.zeros(2))
+
+
+def test_the_label_is_compared_in_the_precision_of_the_target():
+    y = np.array([0.1, 0.5], np.float32)
+    assert l1_loss(y + 1, y, reduction="VALID_MEAN", ignore_label=0.1) == 1
+    assert l1_loss(y + 1, y, reduction="SUM", ignore_label=0.1) == 1
+
+
+# Shapes
+
+
+@pytest.mark.parametrize(
+    ("x", "y"),
+    [
+        ((2, 1), (2,)),
+        ((2,), (2, 1, 1)),
+        ((2, 12), (2, 3, 4)),
+        ((2, 3, 4), (2, 12)),
+        ((2, 3, 4, 5), (2, 12, 5)),
+        ((2, 3, 4, 5), (2, 3, 20)),
+        ((2, 1, 3, 1, 4), (2, 12)),
+        ((1, 3), (1, 1, 3)),
+        ((2, 3, 2), (2, 6)),
+        ((0, 3, 4), (0, 12)),
+        ((0, 3, 0), (0,)),
+        ((2, 0, 5), (2, 0)),
+    ],
+)
+def test_merged_axes_match(x, y):
+    a = np.arange(np.prod(x), dtype=np.float32)
+    b = a[::-1]
+    expected = l1_loss_grad(a, b, reduction="SUM")[0]
+    assert l1_loss(a.reshape(x), b.reshape(y), reduction="SUM") == np.abs(a - b).sum()
+    dx, dy = l1_loss_grad(a.reshape(x), b.reshape(y), reduction="SUM")
+    np.testing.assert_array_equal(dx, expected.reshape(x))
+    np.testing.assert_array_equal(dy, -expected.reshape(y))
+
+
+@pytest.mark.parametrize(
+    ("x", "y"),
+    [
+        ((2, 3, 4), (2, 4, 3)),
+        ((2, 3), (3, 2)),
+        ((2,), (3,)),
+        ((6,), (2, 3)),
+        ((1, 6), (6,)),
+        ((2, 6, 2), (2, 3, 4)),
+        ((2, 4, 3), (2, 2, 6)),
+        ((2, 3), ()),
+        ((0, 3), (0, 4)),
+        ((0, 3), (3, 0)),
+        ((2, 0), (0, 2)),
+    ],
+)
+def test_other_shapes_are_refused_with_both(x, y):
+    with pytest.raises(ValueError) as error:
+        l1_loss(np.zeros(x), np.zeros(y))
+    assert str(error.value) == (
+        f"l1_loss: predictions {x} and targets {y} do not match; fix: give both the same shape, "
+        "or one with neighbouring axes of the other merged"
+    )
+
+
+@pytest.mark.parametrize("weight", [(5,), (2, 4), (3,), (1, 1, 5), (2, 3, 4, 2), (4, 3, 2)])
+def test_weights_of_another_shape_are_refused(weight):
+    with pytest.raises(ValueError) as error:
+        l1_loss_grad(np.zeros((2, 3, 4)), np.zeros((2, 3, 4)), np.zeros(weight))
+    assert str(error.value) == (
+        f"l1_loss_grad: weights {weight} do not match predictions (2, 3, 4); fix: every axis of "
+        "the weights must equal that of the predictions or be 1, from the first axis on"
+    )
+
+
+def test_weights_may_have_further_axes_of_length_1():
+    close(l1_loss(X, Y, np.full((2, 1, 1, 1), 2.0)), 33)
+
+
+# Options
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"reduction": "MAEN"}, 'option "reduction" is "MAEN"; allowed: ' + ", ".join(REDUCTIONS)),
+        ({"reduction": "mean"}, 'option "reduction" is "mean"; allowed: ' + ", ".join(REDUCTIONS)),
+        ({"reduction": 1}, 'option "reduction" is 1; allowed: ' + ", ".join(REDUCTIONS)),
+        ({"reduction": ["MEAN"]}, 'option "reduction" is ["MEAN"]; allowed: '
+         + ", ".join(REDUCTIONS)),
+        ({"axis": "one"}, 'option "axis" is "one"; allowed: an integer'),
+        ({"axis": 1.5}, 'option "axis" is 1.5; allowed: an integer'),
+        ({"axis": True}, 'option "axis" is true; allowed: an integer'),
+        ({"ignore_label": "a"}, 'option "ignore_label" is "a"; allowed: a number'),
+        ({"ignore_label": False}, 'option "ignore_label" is false; allowed: a number'),
+        ({"ignore_label": {}}, 'option "ignore_label" is {}; allowed: a number'),
+        ({"ignore_nonfinite_target": 1},
+         'option "ignore_nonfinite_target" is 1; allowed: true or false'),
+        ({"ignore_nonfinite_target": "yes"},
+         'option "ignore_nonfinite_target" is "yes"; allowed: true or false'),
+        ({"axis": 1}, 'option "axis" needs "reduction": "NONE", not "BATCHMEAN"'),
+        ({"axis": 0, "reduction": "SUM"}, 'option "axis" needs "reduction": "NONE", not "SUM"'),
+        ({"axis": 2, "reduction": "NONE"},
+         'option "axis" is 2; allowed: -2 to 1 for predictions of shape (2, 3)'),
+        ({"axis": -3, "reduction": "NONE"},
+         'option "axis" is -3; allowed: -2 to 1 for predictions of shape (2, 3)'),
+    ],
+)
+def test_options_that_are_refused(options, message):
+    for function in (l1_loss, l1_loss_grad):
+        with pytest.raises(ValueError) as error:
+            function(X, Y, **options)
+        assert str(error.value) == f"{function.__name__}: {message}"
+
+
+def test_predictions_without_axes_are_refused():
+    with pytest.raises(ValueError) as error:
+        l1_loss(1.0, 2.0)
+    assert str(error.value) == (
+        "l1_loss: predictions () have no axes; fix: give them at least one, the batch"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", ("BATCHMEAN", None, None, False)),
+        (" \n", ("BATCHMEAN", None, None, False)),
+        ("{}", ("BATCHMEAN", None, None, False)),
+        ('{"reduction": "MEAN"}', ("MEAN", None, None, False)),
+        ('{"reduction": null, "axis": null, "ignore_label": null}',
+         ("BATCHMEAN", None, None, False)),
+        ('{"reduction": "NONE", "axis": -1}', ("NONE", -1, None, False)),
+        ('{"ignore_label": 0, "ignore_nonfinite_target": true}', ("BATCHMEAN", None, 0, True)),
+        ('{"ignoreLabel": -1.5, "ignoreNonfiniteTarget": true}', ("BATCHMEAN", None, -1.5, True)),
+    ],
+)
+def test_param_str_is_the_json_form_of_the_message(text, expected):
+    assert tuple(mathematics.read_options(text)) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"reductoin": "MEAN"}', 'unknown option "reductoin"; allowed: reduction, axis, '
+         "ignore_label, ignore_nonfinite_target"),
+        ('{"ignore_label": 1, "ignoreLabel": 2}', 'param_str is not valid JSON (option '
+         '"ignore_label" is given twice); allowed: an object such as {"reduction": "MEAN"}'),
+        ("[1]", 'param_str is not valid JSON (no object); allowed: an object such as '
+         '{"reduction": "MEAN"}'),
+        ('{"axis": 1}', 'option "axis" needs "reduction": "NONE", not "BATCHMEAN"'),
+    ],
+)
+def test_param_str_that_is_refused(text, message):
+    with pytest.raises(ValueError) as error:
+        mathematics.read_options(text)
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize("text", ["{", "reduction: MEAN", "{'reduction': 'MEAN'}", '{"axis": }'])
+def test_param_str_that_is_no_json(text):
+    with pytest.raises(ValueError, match=r"^param_str is not valid JSON \(.+\); allowed: an obj"):
+        mathematics.read_options(text)
+
+
+# Inputs
+
+
+def test_inputs_are_not_written_and_may_lie_anyhow():
+    x, y, weight = X.T.copy().T, np.repeat(Y, 2, axis=1)[:, ::2], np.array([1.0, 3.0])[:, None]
+    before = [a.copy() for a in (x, y, weight)]
+    for array in (x, y, weight):
+        array.setflags(write=False)
+    assert l1_loss(x, y, weight, reduction="SUM", ignore_label=2) == 14 - 10 + 3 * 19
+    l1_loss_grad(x, y, weight)
+    for array, copy in zip((x, y, weight), before):
+        np.testing.assert_array_equal(array, copy)
+
+
+def test_lists_are_arrays_too():
+    assert l1_loss([1, 2], [3, 5], reduction="SUM") == 5

@@ -6,7 +6,6 @@ import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, List, Optional, Tuple
 
 from .errors import BuildFailed, Refused
 from .machine import Machine, probe
@@ -24,8 +23,8 @@ class Stage:
     """One command; `dry` says what it would compile, without doing it."""
 
     title: str
-    command: List[str]
-    dry: Optional[List[str]] = None
+    command: list[str]
+    dry: list[str] | None = None
 
 
 class MakeBuild:
@@ -39,7 +38,7 @@ class MakeBuild:
 
     def ask(self, expression: str) -> str:
         """The value of a make variable, with all that Makefile.config says."""
-        rule = "l1loss-kit-ask: ; @echo '%s'" % expression
+        rule = f"l1loss-kit-ask: ; @echo '{expression}'"
         command = ["make", "-s", "--no-print-directory", "--eval", rule, "l1loss-kit-ask"]
         text = output(command, self.root)
         if text is None:
@@ -48,33 +47,33 @@ class MakeBuild:
 
     @property
     def filter(self) -> str:
-        return "--gtest_filter=%s*" % self.naming.fixture
+        return f"--gtest_filter={self.naming.fixture}*"
 
-    def prepare(self) -> List[Stage]:
+    def prepare(self) -> list[Stage]:
         return []
 
-    def stages(self, quick: bool) -> List[Stage]:
+    def stages(self, quick: bool) -> list[Stage]:
         targets = [self.quick_binary] if quick else ["all", "test"]
         return [self.stage(target) for target in targets]
 
     def stage(self, target: str) -> Stage:
-        command = ["make", "-j%d" % self.jobs, target]
+        command = ["make", f"-j{self.jobs}", target]
         title = "make" if target == self.quick_binary else "make " + target
         return Stage(title, command, ["make", "-n", target])
 
     @property
     def quick_binary(self) -> str:
-        return "%s/test_%s_layer.testbin" % (self.bin_folder, self.naming.stem)
+        return f"{self.bin_folder}/test_{self.naming.stem}_layer.testbin"
 
-    def test_command(self, quick: bool) -> List[str]:
+    def test_command(self, quick: bool) -> list[str]:
         if quick:
             return [str(self.root / self.quick_binary), self.filter]
         return ["make", "runtest", "TEST_FILTER=" + self.filter]
 
-    def finish(self) -> List[Stage]:
+    def finish(self) -> list[Stage]:
         return []
 
-    def include_folders(self) -> List[Path]:
+    def include_folders(self) -> list[Path]:
         return [self.root / folder for folder in self.include.split()]
 
     @property
@@ -93,42 +92,42 @@ class CMakeBuild:
         source = self.cache.get("CMAKE_HOME_DIRECTORY")
         if source is not None and Path(source).resolve() != self.root.resolve():
             raise Refused(
-                "this CMake folder builds %s" % source, "choose another --build-dir", str(folder)
+                f"this CMake folder builds {source}", "choose another --build-dir", str(folder)
             )
 
-    def prepare(self) -> List[Stage]:
+    def prepare(self) -> list[Stage]:
         """Configure, always: Caffe lists its sources only then, and apply has added some."""
         return []
 
-    def configure(self, quick: bool, machine: Optional[Machine] = None) -> Stage:
+    def configure(self, quick: bool, machine: Machine | None = None) -> Stage:
         command = ["cmake", "-S", str(self.root), "-B", str(self.folder)]
         if not self.cache:
             command += cmake_options(machine or probe())
         if quick:
-            command.append("-DBUILD_only_tests=%s_layer" % self.naming.stem)
+            command.append(f"-DBUILD_only_tests={self.naming.stem}_layer")
         return Stage("cmake", command)
 
-    def stages(self, quick: bool) -> List[Stage]:
+    def stages(self, quick: bool) -> list[Stage]:
         targets = ["test.testbin"] if quick else ["all", "test.testbin"]
         return [self.configure(quick)] + [self.stage(target) for target in targets]
 
     def stage(self, target: str) -> Stage:
         command = ["cmake", "--build", str(self.folder), "--target", target, "--"]
-        return Stage("build " + target, command + ["-j%d" % self.jobs], command + ["-n"])
+        return Stage("build " + target, command + [f"-j{self.jobs}"], command + ["-n"])
 
-    def test_command(self, quick: bool) -> List[str]:
+    def test_command(self, quick: bool) -> list[str]:
         """Caffe's own runtest target passes a filter of its own, which would win."""
         binary = self.folder / "test" / "test.testbin"
-        return [str(binary), "--gtest_filter=%s*" % self.naming.fixture]
+        return [str(binary), f"--gtest_filter={self.naming.fixture}*"]
 
-    def finish(self) -> List[Stage]:
+    def finish(self) -> list[Stage]:
         """An older folder gets back the choice of tests it had."""
         if not self.cache:
             return []
         chosen = self.cache.get("BUILD_only_tests", "")
         return [Stage("cmake", ["cmake", "-DBUILD_only_tests=" + chosen, str(self.folder)])]
 
-    def include_folders(self) -> List[Path]:
+    def include_folders(self) -> list[Path]:
         flags = self.folder / "src/caffe/CMakeFiles/caffe.dir/flags.make"
         text = flags.read_text("utf-8", "replace") if flags.is_file() else ""
         return [Path(path) for path in re.findall(r"(?:-I|-isystem )(\S+)", text)]
@@ -140,7 +139,7 @@ class CMakeBuild:
 
 
 def choose(
-    tree: CaffeTree, naming: Naming, jobs: int, build_dir: Optional[str]
+    tree: CaffeTree, naming: Naming, jobs: int, build_dir: str | None
 ) -> MakeBuild | CMakeBuild:
     """CMake where a folder for it is named or the tree was built with it, else make."""
     if build_dir is not None:
@@ -160,7 +159,7 @@ def choose(
     )
 
 
-def read_cache(folder: Path) -> Dict[str, str]:
+def read_cache(folder: Path) -> dict[str, str]:
     cache = folder / "CMakeCache.txt"
     if not cache.is_file():
         return {}
@@ -170,7 +169,7 @@ def read_cache(folder: Path) -> Dict[str, str]:
 
 def need(program: str, package: str) -> None:
     if shutil.which(program) is None:
-        raise Refused("%s is not on PATH" % program, "sudo apt-get install %s" % package)
+        raise Refused(f"{program} is not on PATH", f"sudo apt-get install {package}")
 
 
 def files_to_compile(stage: Stage, folder: Path) -> int:
@@ -178,7 +177,7 @@ def files_to_compile(stage: Stage, folder: Path) -> int:
     return count_compiled(text or "")
 
 
-def other_header(build: MakeBuild | CMakeBuild) -> Optional[Tuple[Path, Path]]:
+def other_header(build: MakeBuild | CMakeBuild) -> tuple[Path, Path] | None:
     """A caffe.pb.h that the compiler finds before the one this build makes."""
     ours = build.generated_header
     for folder in build.include_folders():

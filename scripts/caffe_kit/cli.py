@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from typing import List
 
 from . import VERSION, runtest, verbs
 from .errors import FileSystemFailed, KitError
@@ -28,7 +27,7 @@ VERBS = {
 }
 
 
-def main(arguments: List[str]) -> int:
+def main(arguments: list[str]) -> int:
     options = parser().parse_args(arguments)
     report = Report(options.verb, os.path.abspath(options.root))
     try:
@@ -36,8 +35,9 @@ def main(arguments: List[str]) -> int:
     except KitError as error:
         report.set_error(error)
     except OSError as error:
-        name = "%s: " % error.filename if error.filename else ""
-        report.set_error(FileSystemFailed(name + (error.strerror or str(error)), "look at the disk"))
+        name = f"{error.filename}: " if error.filename else ""
+        problem = name + (error.strerror or str(error))
+        report.set_error(FileSystemFailed(problem, "look at the disk"))
     except KeyboardInterrupt:
         report.exit = 130
         report.messages.append("interrupted")
@@ -51,7 +51,7 @@ def show(report: Report, as_json: bool) -> None:
         return
     write(sys.stdout, report.diff + "".join(line + "\n" for line in report.messages))
     if report.error is not None:
-        write(sys.stderr, "%s\n" % KitError(**{**report.error, "file": report.error["file"]}))
+        write(sys.stderr, "{}\n".format(KitError(**{**report.error, "file": report.error["file"]})))
 
 
 def write(stream, text: str) -> None:
@@ -90,7 +90,7 @@ def runtest_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--quick", action="store_true", help="build only what the tests need")
     command.add_argument("--jobs", metavar="N", type=positive, help="default: one per core")
     command.add_argument("--build-dir", metavar="DIR", help="build with CMake in this folder")
-    command.add_argument("--log", metavar="FILE", help="default: CAFFE_ROOT/.l1loss-kit/runtest.log")
+    command.add_argument("--log", metavar="FILE", help="default: runtest.log in .l1loss-kit/")
     command.add_argument(
         "--write-config",
         action="store_true",

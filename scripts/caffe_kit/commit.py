@@ -17,7 +17,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any
 
 from .errors import FileSystemFailed, RecordDamaged, Refused
 from .store import (
@@ -40,8 +40,8 @@ class Change:
     """One file: its bytes before and after, None where there is no file."""
 
     path: str
-    old: Optional[bytes]
-    new: Optional[bytes]
+    old: bytes | None
+    new: bytes | None
 
 
 @dataclass(frozen=True)
@@ -49,19 +49,19 @@ class Step:
     """A change as the journal holds it: hashes, the bytes themselves lie in the store."""
 
     path: str
-    old: Optional[str]
-    new: Optional[str]
+    old: str | None
+    new: str | None
     mode: int
-    owner: Tuple[int, int]
+    owner: tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Journal:
     verb: str
-    steps: List[Step]
-    folders: List[str]  # made by apply, removed by revert; outer ones first
-    record: Optional[str]
-    keep: List[str]  # the blobs that the record speaks of
+    steps: list[Step]
+    folders: list[str]  # made by apply, removed by revert; outer ones first
+    record: str | None
+    keep: list[str]  # the blobs that the record speaks of
 
     def to_bytes(self) -> bytes:
         steps = [dict(vars(step), owner=list(step.owner)) for step in self.steps]
@@ -70,9 +70,9 @@ class Journal:
 
 def read_journal(path: Path) -> Journal:
     try:
-        data: Dict[str, Any] = json.loads((read_if_there(path) or b"").decode("utf-8"))
+        data: dict[str, Any] = json.loads((read_if_there(path) or b"").decode("utf-8"))
         if data["format"] != FORMAT:
-            raise ValueError("format %r, this kit knows %d" % (data["format"], FORMAT))
+            raise ValueError(f"format {data['format']!r}, this kit knows {FORMAT}")
         steps = [
             Step(s["path"], s["old"], s["new"], int(s["mode"]), (s["owner"][0], s["owner"][1]))
             for s in data["steps"]
@@ -84,21 +84,21 @@ def read_journal(path: Path) -> Journal:
             check_inside(inside)
         return journal
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-        where = "%s/%s" % (FOLDER, path.name)
-        raise RecordDamaged("the journal is damaged: %s" % error, journal_hint(), where) from None
+        where = f"{FOLDER}/{path.name}"
+        raise RecordDamaged(f"the journal is damaged: {error}", journal_hint(), where) from None
 
 
 def check_inside(path: str) -> None:
     parts = path.split("/")
     if os.path.isabs(path) or parts[0] not in ("src", "include") or ".." in parts:
-        raise ValueError("path %r leaves the sources" % path)
+        raise ValueError(f"path {path!r} leaves the sources")
 
 
 def journal_hint() -> str:
-    return "restore src/ and include/ from your own copy or git, then remove %s/" % FOLDER
+    return f"restore src/ and include/ from your own copy or git, then remove {FOLDER}/"
 
 
-def interrupted(store: Store) -> Optional[str]:
+def interrupted(store: Store) -> str | None:
     """The verb of a run that was killed half-way, None where there is none."""
     if not store.exists():
         return None
@@ -114,10 +114,10 @@ def interrupted(store: Store) -> Optional[str]:
 def commit(
     store: Store,
     verb: str,
-    changes: List[Change],
-    folders: List[str],
-    record: Optional[bytes],
-    blobs: List[bytes],
+    changes: list[Change],
+    folders: list[str],
+    record: bytes | None,
+    blobs: list[bytes],
 ) -> None:
     """Make these changes and this record, or none of them; call it with the store locked."""
     journal = Journal(
@@ -139,7 +139,7 @@ def commit(
     tidy(store, journal)
 
 
-def recover(store: Store) -> Optional[str]:
+def recover(store: Store) -> str | None:
     """Finish what a killed run began; its verb, or None where there was none."""
     if not store.exists():
         return None
@@ -179,13 +179,13 @@ def nearest_folder(path: Path) -> Path:
 
 def sibling(store: Store, step: Step, word: str) -> Path:
     path = store.root / step.path
-    return path.with_name(".%s.l1loss-kit-%s" % (path.name, word))
+    return path.with_name(f".{path.name}.l1loss-kit-{word}")
 
 
 # Before the commit point
 
 
-def stage(store: Store, journal: Journal, changes: List[Change], blobs: List[bytes]) -> None:
+def stage(store: Store, journal: Journal, changes: list[Change], blobs: list[bytes]) -> None:
     ends = [end for change in changes for end in (change.old, change.new) if end is not None]
     for data in ends + blobs:
         store.put_blob(data)
@@ -348,21 +348,21 @@ def roll_back(store: Store, journal: Journal) -> None:
 
 
 @contextlib.contextmanager
-def told_as_error(what: str, cause: Optional[BaseException] = None):
+def told_as_error(what: str, cause: BaseException | None = None):
     """An error while repairing leaves the journal: the next run goes on from there."""
     try:
         yield
     except OSError as error:
         first = describe(cause) + ", and then " if isinstance(cause, OSError) else ""
         raise FileSystemFailed(
-            "%scould not %s: %s" % (first, what, describe(error)),
+            f"{first}could not {what}: {describe(error)}",
             "make room or make it writable, then run apply or revert again: it goes on from here",
         ) from error
 
 
 def describe(error: OSError) -> str:
     name = error.filename if isinstance(error.filename, str) else ""
-    return "%s: %s" % (name, error.strerror) if name else str(error.strerror or error)
+    return f"{name}: {error.strerror}" if name else str(error.strerror or error)
 
 
 # After a kill
@@ -386,7 +386,7 @@ def finish_step(store: Store, step: Step) -> None:
     if found != step.old:
         raise Refused(
             "was edited after the interrupted run: it is neither the old nor the new file",
-            "put back the old bytes (%s/blobs/%s) and run this again" % (FOLDER, step.old)
+            f"put back the old bytes ({FOLDER}/blobs/{step.old}) and run this again"
             if step.old
             else "move it away and run this again",
             step.path,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Optional
 
 from .errors import BuildFailed
 
-COMPILER = re.compile(r"^(?P<file>[^\s:][^:\n]*):(?P<line>\d+):(?:\d+:)? (?:fatal )?error: (?P<text>.*)$")
-PROTOC = re.compile(r"^(?P<file>\S+\.proto):(?P<line>\d+):\d+: (?P<text>.*)$")
+COMPILER = re.compile(
+    r"^(?P<file>[^\s:][^:\n]*):(?P<line>\d+):(?:\d+:)? (?:fatal )?error: (?P<text>.*)$"
+)
+PROTOC = re.compile(r"^(?P<file>\S+\.proto):(?P<line>\d+):\d+: (?!warning)(?P<text>.*)$")
 NVCC = re.compile(r"^(?P<file>[^\s(]+)\((?P<line>\d+)\): error: (?P<text>.*)$")
 OTHERS = [
     re.compile(r"(?P<text>cannot find -l\S+)"),
@@ -47,17 +48,17 @@ def diagnose(log: str, log_file: str, what: str) -> BuildFailed:
         found = first_match(pattern, log)
         if found:
             text = found.group("text")
-            return BuildFailed(
-                "error: " + text, hint(text, log_file), found.group("file"), int(found.group("line"))
-            )
+            file, line = found.group("file"), int(found.group("line"))
+            return BuildFailed("error: " + text, hint(text, log_file), file, line)
     for pattern in OTHERS:
         found = first_match(pattern, log)
         if found:
-            return BuildFailed("%s: %s" % (what, found.group("text")), hint(found.string, log_file))
-    return BuildFailed("%s failed" % what, "see " + log_file)
+            problem = what + ": " + found.group("text")
+            return BuildFailed(problem, hint(found.string, log_file))
+    return BuildFailed(f"{what} failed", "see " + log_file)
 
 
-def first_match(pattern: re.Pattern[str], log: str) -> Optional[re.Match[str]]:
+def first_match(pattern: re.Pattern[str], log: str) -> re.Match[str] | None:
     for line in log.splitlines():
         found = pattern.search(line)
         if found:
@@ -69,5 +70,5 @@ def hint(text: str, log_file: str) -> str:
     if MISSING.search(text):
         for pattern, package in PACKAGES.items():
             if re.search(pattern, text):
-                return "sudo apt-get install %s; the log is %s" % (package, log_file)
-    return "see %s" % log_file
+                return f"sudo apt-get install {package}; the log is {log_file}"
+    return f"see {log_file}"

@@ -17,8 +17,8 @@ class KitError(Exception):
 
     def __str__(self) -> str:
         where = ":".join(filter(None, [self.file, str(self.line or "")]))
-        text = "%s: %s" % (where, self.problem) if where else self.problem
-        return one_line("%s; fix: %s" % (text, self.fix) if self.fix else text)
+        text = f"{where}: {self.problem}" if where else self.problem
+        return one_line(f"{text}; fix: {self.fix}" if self.fix else text)
 
 
 class Refused(KitError):

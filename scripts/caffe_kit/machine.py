@@ -8,29 +8,28 @@ import subprocess
 import sys
 import sysconfig
 from dataclasses import dataclass, field
-from typing import List, Optional
 
 
 @dataclass(frozen=True)
 class Python:
     version: str  # 3.9
-    include: List[str]
-    libraries: List[str]  # boost_python39 python3.9
+    include: list[str]
+    libraries: list[str]  # boost_python39 python3.9
     library_folder: str
 
 
 @dataclass(frozen=True)
 class Machine:
-    cuda: Optional[str]  # folder of CUDA, None without nvcc
-    cuda_arch: List[str]  # 61, 75
+    cuda: str | None  # folder of CUDA, None without nvcc
+    cuda_arch: list[str]  # 61, 75
     opencv: int  # major version, 0 without
     leveldb: bool
     lmdb: bool
     hdf5: bool
     blas: str  # open, atlas, mkl
-    include: List[str] = field(default_factory=list)
-    library_folders: List[str] = field(default_factory=list)
-    python: Optional[Python] = None
+    include: list[str] = field(default_factory=list)
+    library_folders: list[str] = field(default_factory=list)
+    python: Python | None = None
 
 
 def probe() -> Machine:
@@ -55,7 +54,7 @@ def compiler() -> str:
     return os.environ.get("CXX", "g++")
 
 
-def compiles(arguments: List[str], source: str) -> bool:
+def compiles(arguments: list[str], source: str) -> bool:
     command = [compiler(), "-x", "c++", "-", *arguments]
     try:
         done = subprocess.run(
@@ -71,10 +70,10 @@ def compiles(arguments: List[str], source: str) -> bool:
 
 def has_header(header: str, folder: str = "") -> bool:
     include = ["-I" + folder] if folder else []
-    return compiles(["-E", "-o", os.devnull, *include], "#include <%s>\n" % header)
+    return compiles(["-E", "-o", os.devnull, *include], f"#include <{header}>\n")
 
 
-def has_library(names: List[str], folder: str = "") -> bool:
+def has_library(names: list[str], folder: str = "") -> bool:
     where = ["-L" + folder] if folder else []
     libraries = ["-l" + name for name in names]
     return compiles(["-o", os.devnull, *where, *libraries], "int main() { return 0; }\n")
@@ -84,12 +83,12 @@ def multiarch() -> str:
     return sysconfig.get_config_var("MULTIARCH") or "x86_64-linux-gnu"
 
 
-def hdf5_includes() -> List[str]:
+def hdf5_includes() -> list[str]:
     return ["", "/usr/include/hdf5/serial"]
 
 
-def hdf5_folders() -> List[str]:
-    return ["", "/usr/lib/%s/hdf5/serial" % multiarch()]
+def hdf5_folders() -> list[str]:
+    return ["", f"/usr/lib/{multiarch()}/hdf5/serial"]
 
 
 def opencv_version() -> int:
@@ -106,12 +105,12 @@ def find_blas() -> str:
     return "atlas" if has_library(["cblas", "atlas"]) else "open"
 
 
-def find_cuda() -> Optional[str]:
+def find_cuda() -> str | None:
     nvcc = shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
     return os.path.dirname(os.path.dirname(os.path.realpath(nvcc))) if nvcc else None
 
 
-def cuda_architectures() -> List[str]:
+def cuda_architectures() -> list[str]:
     """Those of the GPUs in this machine, as 61; empty where the driver does not tell."""
     command = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
     try:
@@ -122,7 +121,7 @@ def cuda_architectures() -> List[str]:
     return sorted(number for number in found if number.isdigit())
 
 
-def find_python() -> Optional[Python]:
+def find_python() -> Python | None:
     """This Python, if its headers, numpy's and Boost.Python for it are there."""
     try:
         import numpy
@@ -131,13 +130,13 @@ def find_python() -> Optional[Python]:
     include = [sysconfig.get_paths()["include"], numpy.get_include()]
     major, minor = sys.version_info[:2]
     suffix = getattr(sys, "abiflags", "")
-    library = "python%d.%d%s" % (major, minor, suffix)
+    library = f"python{major}.{minor}{suffix}"
     folder = sysconfig.get_config_var("LIBDIR") or "/usr/lib"
-    names = ["boost_python%d%d", "boost_python-py%d%d"]
-    boosts = [name % (major, minor) for name in names] + ["boost_python%d" % major, "boost_python"]
+    endings = [f"{major}{minor}", f"-py{major}{minor}", str(major), ""]
+    boosts = ["boost_python" + ending for ending in endings]
     boost = next((name for name in boosts if has_library([name])), None)
     if boost is None or not has_header("Python.h", include[0]):
         return None
     if not has_library([library], folder):
         return None
-    return Python("%d.%d" % (major, minor), include, [boost, library], folder)
+    return Python(f"{major}.{minor}", include, [boost, library], folder)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import List
-
 from .machine import Machine
 
 HEAD = """\
@@ -28,18 +26,18 @@ def makefile_config(machine: Machine) -> str:
     return HEAD + "\n".join(lines) + "\n" + TAIL
 
 
-def words(parts: List[str]) -> str:
+def words(parts: list[str]) -> str:
     return " ".join(part for part in parts if part)
 
 
-def cuda_lines(machine: Machine) -> List[str]:
+def cuda_lines(machine: Machine) -> list[str]:
     if machine.cuda is None:
         return ["CPU_ONLY := 1"]
-    arch = ["-gencode arch=compute_%s,code=sm_%s" % (n, n) for n in machine.cuda_arch]
+    arch = [f"-gencode arch=compute_{n},code=sm_{n}" for n in machine.cuda_arch]
     return ["CUDA_DIR := " + machine.cuda, "CUDA_ARCH := " + " ".join(arch)]
 
 
-def io_lines(machine: Machine) -> List[str]:
+def io_lines(machine: Machine) -> list[str]:
     """Caffe's Makefile asks for all of them unless told otherwise."""
     switches = [
         ("USE_OPENCV", bool(machine.opencv)),
@@ -47,11 +45,11 @@ def io_lines(machine: Machine) -> List[str]:
         ("USE_LMDB", machine.lmdb),
         ("USE_HDF5", machine.hdf5),
     ]
-    lines = ["%s := %d" % switch for switch in switches]
+    lines = [f"{name} := {on:d}" for name, on in switches]
     return lines + (["OPENCV_VERSION := 3"] if machine.opencv >= 3 else [])
 
 
-def python_lines(machine: Machine) -> List[str]:
+def python_lines(machine: Machine) -> list[str]:
     python = machine.python
     if python is None:
         return ["# no numpy, Python.h or Boost.Python for this Python: make pycaffe will not work"]
@@ -63,7 +61,7 @@ def python_lines(machine: Machine) -> List[str]:
     ]
 
 
-def cmake_options(machine: Machine) -> List[str]:
+def cmake_options(machine: Machine) -> list[str]:
     """The same choices for a fresh CMake folder; the tests need no Python."""
     switches = {
         "CPU_ONLY": machine.cuda is None,
@@ -75,6 +73,6 @@ def cmake_options(machine: Machine) -> List[str]:
         "BUILD_python_layer": False,
         "BUILD_docs": False,
     }
-    options = ["-D%s=%s" % (name, "ON" if on else "OFF") for name, on in switches.items()]
+    options = ["-D{}={}".format(name, "ON" if on else "OFF") for name, on in switches.items()]
     names = {"open": "Open", "atlas": "Atlas", "mkl": "MKL"}
     return options + ["-DBLAS=" + names[machine.blas], "-DCMAKE_BUILD_TYPE=Release"]

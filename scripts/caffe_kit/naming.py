@@ -35,24 +35,24 @@ class Naming:
 
     @property
     def field(self) -> str:
-        return "optional %s %s = %d;" % (self.message, self.field_name, self.field_id)
+        return f"optional {self.message} {self.field_name} = {self.field_id};"
 
 
 def check_naming(naming: Naming) -> None:
     if not re.match(r"[A-Z][A-Za-z0-9]*\Z", naming.type_name):
         raise WrongUsage(
-            "type name %r is none" % naming.type_name, "use letters and digits, as in MyL1Loss"
+            f"type name {naming.type_name!r} is none", "use letters and digits, as in MyL1Loss"
         )
     if not re.match(r"[a-z][a-z0-9_]*\Z", naming.field_name):
         raise WrongUsage(
-            "field name %r is none" % naming.field_name,
+            f"field name {naming.field_name!r} is none",
             "use lower case letters, digits and _, as in my_l1_loss_param",
         )
     number = naming.field_id
     if not 1 <= number <= MAX_FIELD_ID or FIRST_RESERVED <= number <= LAST_RESERVED:
         raise WrongUsage(
-            "field number %d is not allowed by protobuf" % number,
-            "use 1 to %d without %d to %d" % (MAX_FIELD_ID, FIRST_RESERVED, LAST_RESERVED),
+            f"field number {number} is not allowed by protobuf",
+            f"use 1 to {MAX_FIELD_ID} without {FIRST_RESERVED} to {LAST_RESERVED}",
         )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Dict
 
 from .naming import Naming, rename
 from .tree import CaffeTree
@@ -21,7 +20,7 @@ def message_text(naming: Naming, patch: Path = PATCH) -> bytes:
     return rename(text.partition(b"package caffe;")[2].strip(), naming)
 
 
-def source_files(tree: CaffeTree, naming: Naming, patch: Path = PATCH) -> Dict[str, bytes]:
+def source_files(tree: CaffeTree, naming: Naming, patch: Path = PATCH) -> dict[str, bytes]:
     """The path in the tree and the bytes of every source file."""
     paths = [p for p in patch.rglob("*") if p.suffix in ORDER and p.is_file()]
     paths.sort(key=lambda p: ("test" in p.name, ORDER.index(p.suffix), p.name))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass, field, replace
-from typing import Dict, List, Optional, Tuple
 
 from . import VERSION
 from .commit import Change
@@ -24,17 +23,17 @@ from .tree import PROTO, CaffeTree, find_registration, line_of
 
 @dataclass(frozen=True)
 class Plan:
-    changes: List[Change]
-    folders: List[str]
-    record: Optional[Record]
-    blobs: List[bytes] = field(default_factory=list)  # what the record speaks of
-    notes: List[str] = field(default_factory=list)
+    changes: list[Change]
+    folders: list[str]
+    record: Record | None
+    blobs: list[bytes] = field(default_factory=list)  # what the record speaks of
+    notes: list[str] = field(default_factory=list)
 
 
 class Context:
     """One tree with its record, and caffe.proto as protoc sees it."""
 
-    def __init__(self, tree: CaffeTree, store: Store, record: Optional[Record]) -> None:
+    def __init__(self, tree: CaffeTree, store: Store, record: Record | None) -> None:
         self.tree = tree
         self.store = store
         self.record = record
@@ -59,7 +58,7 @@ def plan_apply(context: Context, naming: Naming) -> Plan:
     before, after = edit_proto(context, naming, proto)
     ours = proto != before  # our lines are in it: then equal files are ours as well
     changes = [Change(PROTO, proto, after)] if after != proto else []
-    changes += [Change(path, found[path], new) for path, new in wanted.items() if found[path] != new]
+    changes += [Change(p, found[p], new) for p, new in wanted.items() if found[p] != new]
     changes += leave_behind(context, wanted)
     folders = missing_folders(context, wanted)
     record = Record(
@@ -76,7 +75,7 @@ def plan_apply(context: Context, naming: Naming) -> Plan:
     return Plan(changes, folders, record, [before, after, *wanted.values()])
 
 
-def naming_for(record: Optional[Record], asked: Naming, given: List[str]) -> Naming:
+def naming_for(record: Record | None, asked: Naming, given: list[str]) -> Naming:
     """A tree that has our layer keeps its names and number; asking for others is an error."""
     if record is None:
         return asked
@@ -85,21 +84,21 @@ def naming_for(record: Optional[Record], asked: Naming, given: List[str]) -> Nam
         if old != new:
             option = "--" + name.replace("_", "-")
             raise Refused(
-                "this tree was patched with %s %s" % (option, old),
-                "leave out %s %s, or revert first" % (option, new),
+                f"this tree was patched with {option} {old}",
+                f"leave out {option} {new}, or revert first",
                 PROTO,
             )
     return record.naming
 
 
 def check_not_registered(
-    context: Context, naming: Naming, wanted: Dict[str, bytes], found: Dict[str, Optional[bytes]]
+    context: Context, naming: Naming, wanted: dict[str, bytes], found: dict[str, bytes | None]
 ) -> None:
     ours = {path for path, data in found.items() if is_ours(context, path, data, wanted[path])}
     for place in find_registration(context.tree.root, naming.type_name):
         if place.file not in ours:
             raise Refused(
-                'this tree registers a layer type "%s" of its own' % naming.type_name,
+                f'this tree registers a layer type "{naming.type_name}" of its own',
                 "use it, or let ours stand beside it: "
                 "--type-name MyL1Loss --field-name my_l1_loss_param",
                 place.file,
@@ -107,17 +106,17 @@ def check_not_registered(
             )
 
 
-def is_ours(context: Context, path: str, data: Optional[bytes], new: bytes) -> bool:
+def is_ours(context: Context, path: str, data: bytes | None, new: bytes) -> bool:
     return data is not None and (data == new or recorded_hash(context, path) is not None)
 
 
-def recorded_hash(context: Context, path: str) -> Optional[str]:
+def recorded_hash(context: Context, path: str) -> str | None:
     files = context.record.files if context.record else []
     return next((file.after for file in files if file.path == path), None)
 
 
 def check_targets(
-    context: Context, wanted: Dict[str, bytes], found: Dict[str, Optional[bytes]]
+    context: Context, wanted: dict[str, bytes], found: dict[str, bytes | None]
 ) -> None:
     """What stands where ours goes is ours, or byte for byte the same."""
     for path, new in wanted.items():
@@ -152,7 +151,7 @@ def first_line_changed(one: bytes, other: bytes) -> int:
     return min(one.count(b"\n"), other.count(b"\n")) + 1
 
 
-def edit_proto(context: Context, naming: Naming, proto: bytes) -> Tuple[bytes, bytes]:
+def edit_proto(context: Context, naming: Naming, proto: bytes) -> tuple[bytes, bytes]:
     """caffe.proto without our lines and with the ones of this kit."""
     new = addition(naming, message_text(naming))
     before = without_ours(context, proto, new)
@@ -196,7 +195,7 @@ def half_there(context: Context, proto: bytes, ours: Addition, message: bool) ->
     there = "message " + ours.message if message else ours.field_name
     gone = ours.field_name if message else "message " + ours.message
     return Refused(
-        "%s is there, but %s is gone" % (there, gone),
+        f"{there} is there, but {gone} is gone",
         "delete it as well, then run this again",
         PROTO,
         line_naming(proto, ours.message if message else ours.field_name),
@@ -207,7 +206,7 @@ def foreign(context: Context, proto: bytes, ours: Addition) -> Refused:
     message, its_field = present(context.parse(proto), ours)
     name = ours.field_name if its_field else ours.message
     return Refused(
-        "%s is there already, and the kit did not put it there" % name,
+        f"{name} is there already, and the kit did not put it there",
         "apply under another name: --type-name MyL1Loss --field-name my_l1_loss_param",
         PROTO,
         line_naming(proto, name),
@@ -219,7 +218,7 @@ def line_naming(data: bytes, name: str) -> int:
     return line_of(data, offset) if offset >= 0 else 0
 
 
-def leave_behind(context: Context, wanted: Dict[str, bytes]) -> List[Change]:
+def leave_behind(context: Context, wanted: dict[str, bytes]) -> list[Change]:
     """Files of an older kit that this one no longer has."""
     changes = []
     for file in context.record.files if context.record else []:
@@ -228,8 +227,8 @@ def leave_behind(context: Context, wanted: Dict[str, bytes]) -> List[Change]:
     return changes
 
 
-def missing_folders(context: Context, wanted: Dict[str, bytes]) -> List[str]:
-    folders: List[str] = []
+def missing_folders(context: Context, wanted: dict[str, bytes]) -> list[str]:
+    folders: list[str] = []
     for path in wanted:
         parent = context.tree.path(path).parent
         while not parent.exists():
@@ -239,7 +238,7 @@ def missing_folders(context: Context, wanted: Dict[str, bytes]) -> List[str]:
 
 
 def file_record(
-    context: Context, path: str, new: bytes, found: Optional[bytes], ours: bool
+    context: Context, path: str, new: bytes, found: bytes | None, ours: bool
 ) -> FileRecord:
     files = context.record.files if context.record else []
     known = next((file for file in files if file.path == path), None)
@@ -253,11 +252,11 @@ def file_record(
 def plan_revert(context: Context, naming: Naming) -> Plan:
     record = context.record or imagined_record(context, naming)
     context = Context(context.tree, context.store, record)
-    changes: List[Change] = []
-    notes: List[str] = []
+    changes: list[Change] = []
+    notes: list[str] = []
     for file in reversed(record.files):
         if file.adopted:
-            notes.append("%s was there before apply and stays" % file.path)
+            notes.append(f"{file.path} was there before apply and stays")
         else:
             changes += taken_out(context, file)
     proto = read_target(context.tree.root, PROTO) or b""
@@ -291,7 +290,7 @@ def imagined_record(context: Context, naming: Naming) -> Record:
     )
 
 
-def taken_out(context: Context, file: FileRecord) -> List[Change]:
+def taken_out(context: Context, file: FileRecord) -> list[Change]:
     data = read_target(context.tree.root, file.path)
     if data is None:
         return []
@@ -324,7 +323,7 @@ def diff_of(change: Change) -> str:
     )
 
 
-def lines_of(data: Optional[bytes]) -> List[str]:
+def lines_of(data: bytes | None) -> list[str]:
     text = (data or b"").decode("utf-8", "surrogateescape")
     parts = text.split("\n")
     return [part + "\n" for part in parts[:-1]] + ([parts[-1]] if parts[-1] else [])

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 from pathlib import Path
-from typing import BinaryIO, Callable, Iterator, List, Optional
+from typing import BinaryIO, Callable, Iterator
 
 OnLine = Callable[[str], None]
 
@@ -22,9 +22,9 @@ def environment() -> dict[str, str]:
     }
 
 
-def run(command: List[str], folder: Path, log: BinaryIO, on_line: OnLine) -> int:
+def run(command: list[str], folder: Path, log: BinaryIO, on_line: OnLine) -> int:
     """The exit status; on Ctrl-C the command and all its children end first."""
-    log.write(("+ %s\n" % " ".join(command)).encode("utf-8", "surrogateescape"))
+    log.write(("+ {}\n".format(" ".join(command))).encode("utf-8", "surrogateescape"))
     process = subprocess.Popen(
         command,
         cwd=str(folder),
@@ -42,7 +42,7 @@ def run(command: List[str], folder: Path, log: BinaryIO, on_line: OnLine) -> int
         return process.wait()
 
 
-def output(command: List[str], folder: Path) -> Optional[str]:
+def output(command: list[str], folder: Path) -> str | None:
     """What a command prints on standard output, None where it fails."""
     try:
         done = subprocess.run(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import time
-from typing import Optional, TextIO
+from typing import TextIO
 
 # What make and CMake print for a file they compile: `CXX src/caffe/blob.cpp`,
 # `[ 12%] Building CXX object src/caffe/CMakeFiles/caffe.dir/blob.cpp.o`.
@@ -14,7 +14,7 @@ COMPILING = re.compile(
 )
 
 
-def compiled_file(line: str) -> Optional[str]:
+def compiled_file(line: str) -> str | None:
     found = COMPILING.search(line)
     return (found.group(1) or found.group(2)).rstrip('"') if found else None
 
@@ -49,13 +49,8 @@ class Progress:
         if not terminal and now - self.last_shown < 10 and self.done < self.total:
             return
         self.last_shown = now
-        text = "%s: %d of %d files, %s, %d s" % (
-            self.title,
-            self.done,
-            self.total,
-            name,
-            now - self.started,
-        )
+        count = f"{self.title}: {self.done} of {self.total} files"
+        text = f"{count}, {name}, {now - self.started:.0f} s"
         self.stream.write("\r\x1b[K" + text if terminal else text + "\n")
         self.stream.flush()
 
@@ -64,5 +59,5 @@ class Progress:
             self.stream.write("\r\x1b[K")
         if self.done:
             seconds = time.monotonic() - self.started
-            self.stream.write("%s: %d files compiled in %d s\n" % (self.title, self.done, seconds))
+            self.stream.write(f"{self.title}: {self.done} files compiled in {seconds:.0f} s\n")
             self.stream.flush()

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Tuple
+from typing import TYPE_CHECKING, Callable, Tuple
 
 from .errors import Refused
+from .naming import FIRST_RESERVED, LAST_RESERVED, MAX_FIELD_ID
 from .tree import PROTO
 
 if TYPE_CHECKING:
@@ -92,10 +93,11 @@ def whole_field(data: bytes, span: Span, addition: Addition) -> Span:
     start, end = span
     check_ours(data, span, addition.field)
     line_start = data.rfind(b"\n", 0, start) + 1
-    rest = re.compile(rb"\r?\n").match(data, end)
-    if not data[line_start:start].strip(b" \t") and rest:
-        return line_start, rest.end()
-    if data[start - 1 : start] == b" " and data[end : end + 1] == b" ":
+    if not data[line_start:start].strip(b" \t"):
+        rest = re.compile(rb"\r?\n").match(data, end)
+        if rest:
+            return line_start, rest.end()
+    elif data[start - 1 : start] == b" " and data[end : end + 1] == b" ":
         return start - 1, end + 1
     raise changed(data, end)
 
@@ -140,7 +142,7 @@ def changed(data: bytes, offset: int) -> Refused:
 # What is there
 
 
-def present(file: FileDescriptorProto, addition: Addition) -> Tuple[bool, bool]:
+def present(file: FileDescriptorProto, addition: Addition) -> tuple[bool, bool]:
     """Whether a message and a field of these names are there, whoever put them in."""
     host = find_message(file, HOST)
     return (
@@ -149,7 +151,7 @@ def present(file: FileDescriptorProto, addition: Addition) -> Tuple[bool, bool]:
     )
 
 
-def field_number(file: FileDescriptorProto, field_name: str) -> Optional[int]:
+def field_number(file: FileDescriptorProto, field_name: str) -> int | None:
     host = find_message(file, HOST)
     numbers = [f.number for f in host.field if f.name == field_name] if host else []
     return numbers[0] if numbers else None
@@ -158,10 +160,10 @@ def field_number(file: FileDescriptorProto, field_name: str) -> Optional[int]:
 def check_free(data: bytes, file: FileDescriptorProto, addition: Addition) -> None:
     """Refuse where the name or the number is taken; the comment on the next free one may lie."""
     if file.package != "caffe":
-        raise Refused("the package is %r, not caffe" % file.package, "use Caffe's own file", PROTO)
+        raise Refused(f"the package is {file.package!r}, not caffe", "use Caffe's own file", PROTO)
     host = find_message(file, HOST)
     if host is None:
-        raise Refused("there is no message %s" % HOST, "use a Caffe of 2015 or later", PROTO)
+        raise Refused(f"there is no message {HOST}", "use a Caffe of 2015 or later", PROTO)
     check_names_free(data, file, host, addition)
     check_number_free(data, file, host, addition)
 
@@ -175,7 +177,7 @@ def check_names_free(
     names += [(e.name, (7, i)) for i, e in enumerate(file.extension)]
     for name, path in names:
         if name == addition.message:
-            raise taken("%s is defined here already" % name, "type-name", data, file, path)
+            raise taken(f"{name} is defined here already", "type-name", data, file, path)
     host_path = (MESSAGE_TYPE, list(file.message_type).index(host))
     inner = [(f.name, (FIELD, i)) for i, f in enumerate(host.field)]
     inner += [(o.name, (8, i)) for i, o in enumerate(host.oneof_decl)]
@@ -184,11 +186,11 @@ def check_names_free(
     for name, path in inner:
         if name in (addition.field_name, addition.message):
             raise taken(
-                "%s has %s already" % (HOST, name), "field-name", data, file, host_path + path
+                f"{HOST} has {name} already", "field-name", data, file, host_path + path
             )
     if addition.field_name in host.reserved_name:
         raise taken(
-            "%s reserves the name %s" % (HOST, addition.field_name),
+            f"{HOST} reserves the name {addition.field_name}",
             "field-name",
             data,
             file,
@@ -197,12 +199,12 @@ def check_names_free(
 
 
 def taken(
-    problem: str, option: str, data: bytes, file: FileDescriptorProto, path: Tuple[int, ...]
+    problem: str, option: str, data: bytes, file: FileDescriptorProto, path: tuple[int, ...]
 ) -> Refused:
     example = {"type-name": "--type-name MyL1Loss --field-name my_l1_loss_param"}.get(
         option, "--field-name my_l1_loss_param"
     )
-    return Refused(problem, "apply under another name: %s" % example, PROTO, line(file, path))
+    return Refused(problem, f"apply under another name: {example}", PROTO, line(file, path))
 
 
 def check_number_free(
@@ -210,11 +212,11 @@ def check_number_free(
 ) -> None:
     number = addition.field_id
     host_path = (MESSAGE_TYPE, list(file.message_type).index(host))
-    fix = "choose another with --field-id, such as --field-id %d" % free_number(host)
+    fix = f"choose another with --field-id, such as --field-id {free_number(host)}"
     for index, field in enumerate(host.field):
         if field.number == number:
             raise Refused(
-                "field number %d is taken by %s" % (number, field.name),
+                f"field number {number} is taken by {field.name}",
                 fix,
                 PROTO,
                 line(file, host_path + (FIELD, index)),
@@ -224,16 +226,23 @@ def check_number_free(
         for index, span in enumerate(spans):
             if span.start <= number < span.end:
                 where = line(file, host_path + (tag, index))
-                raise Refused("field number %d is in %s" % (number, word), fix, PROTO, where)
+                raise Refused(f"field number {number} is in {word}", fix, PROTO, where)
 
 
 def free_number(host: DescriptorProto) -> int:
-    """The first number from 1702 on that nothing uses or keeps."""
-    used = {f.number for f in host.field}
-    spans = list(host.reserved_range) + list(host.extension_range)
+    """One that nothing uses or keeps: the next from 1702 on, else the last one below."""
+    taken = [(f.number, f.number + 1) for f in host.field]
+    taken += [(s.start, s.end) for s in [*host.reserved_range, *host.extension_range]]
     number = 1702
-    while number in used or any(s.start <= number < s.end for s in spans):
-        number += 1
+    for start, end in sorted([*taken, (FIRST_RESERVED, LAST_RESERVED + 1)]):
+        if start <= number < end:
+            number = end
+    if number <= MAX_FIELD_ID:
+        return number
+    number = 1700
+    for start, end in sorted(taken, reverse=True):
+        if start <= number < end:
+            number = start - 1
     return number
 
 
@@ -272,7 +281,7 @@ def copy_of(file: FileDescriptorProto) -> FileDescriptorProto:
     return other
 
 
-def find_message(file: FileDescriptorProto, name: str) -> Optional[DescriptorProto]:
+def find_message(file: FileDescriptorProto, name: str) -> DescriptorProto | None:
     for message in file.message_type:
         if message.name == name:
             return message
@@ -286,7 +295,7 @@ def message_span(data: bytes, file: FileDescriptorProto, name: str) -> Span:
     names = [message.name for message in file.message_type]
     span = span_at(data, file, (MESSAGE_TYPE, names.index(name)))
     if data[span[1] - 1 : span[1]] != b"}":
-        raise Refused("protoc and the kit disagree on where %s ends" % name, "", PROTO)
+        raise Refused(f"protoc and the kit disagree on where {name} ends", "", PROTO)
     return span
 
 
@@ -297,16 +306,16 @@ def field_span(data: bytes, file: FileDescriptorProto, addition: Addition) -> Sp
     return span_at(data, file, path)
 
 
-def locations(file: FileDescriptorProto) -> Dict[Tuple[int, ...], List[int]]:
+def locations(file: FileDescriptorProto) -> dict[tuple[int, ...], list[int]]:
     return {tuple(place.path): list(place.span) for place in file.source_code_info.location}
 
 
-def line(file: FileDescriptorProto, path: Tuple[int, ...]) -> int:
+def line(file: FileDescriptorProto, path: tuple[int, ...]) -> int:
     span = locations(file).get(path)
     return span[0] + 1 if span else 0
 
 
-def span_at(data: bytes, file: FileDescriptorProto, path: Tuple[int, ...]) -> Span:
+def span_at(data: bytes, file: FileDescriptorProto, path: tuple[int, ...]) -> Span:
     span = locations(file)[path]
     first, start, end = span[0], span[1], span[-1]
     last = span[2] if len(span) == 4 else first

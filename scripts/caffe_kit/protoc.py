@@ -39,7 +39,7 @@ def run_protoc(data: bytes, folder: Path) -> bytes:
         source.write_bytes(data)
         descriptors = Path(scratch, "descriptors")
         command = ["protoc", "--proto_path=" + scratch, "--proto_path=.", "--proto_path=../.."]
-        command += ["--include_source_info", "--descriptor_set_out=%s" % descriptors, str(source)]
+        command += ["--include_source_info", f"--descriptor_set_out={descriptors}", str(source)]
         try:
             done = subprocess.run(command, cwd=str(folder), stderr=subprocess.PIPE)
         except FileNotFoundError:
@@ -55,7 +55,7 @@ def invalid(message: str) -> Refused:
     found = ERROR_LINE.search(message)
     problem = found.group(2) if found else (message.strip() or "unknown error").splitlines()[-1]
     return Refused(
-        "protoc refuses this file: %s" % problem.rstrip(".\r"),
+        "protoc refuses this file: {}".format(problem.rstrip(".\r")),
         "repair the file first: protoc --proto_path=src/caffe/proto -o /dev/null caffe.proto",
         PROTO,
         int(found.group(1)) if found else 0,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import List, Optional
 
 from . import VERSION
 from .commit import check_inside
@@ -32,8 +31,8 @@ class Record:
     message: str  # the text of the message, lines ending in \n
     proto_before: str  # sha256
     proto_after: str
-    files: List[FileRecord]
-    folders: List[str]  # made by the kit
+    files: list[FileRecord]
+    folders: list[str]  # made by the kit
 
     @property
     def naming(self) -> Naming:
@@ -44,7 +43,7 @@ class Record:
         return addition(self.naming, self.message.encode("utf-8"))
 
     @property
-    def blobs(self) -> List[str]:
+    def blobs(self) -> list[str]:
         return [self.proto_before, self.proto_after] + [file.after for file in self.files]
 
     def to_bytes(self) -> bytes:
@@ -55,7 +54,7 @@ def addition(naming: Naming, text: bytes) -> Addition:
     return Addition(naming.message, naming.field_name, naming.field_id, text)
 
 
-def read_record(store: Store) -> Optional[Record]:
+def read_record(store: Store) -> Record | None:
     """The record, None where there is none; RecordDamaged where it cannot be trusted."""
     if not store.exists():
         return None
@@ -64,21 +63,19 @@ def read_record(store: Store) -> Optional[Record]:
 
 
 def parse_record(data: bytes) -> Record:
-    where = "%s/record.json" % FOLDER
+    where = f"{FOLDER}/record.json"
     try:
         fields = json.loads(data.decode("utf-8"))
         number = fields.pop("format")
         if isinstance(number, int) and number > FORMAT:
-            newer = "was written by a newer kit (format %d, this kit %s knows %d)"
-            raise RecordDamaged(
-                newer % (number, VERSION, FORMAT), "use the kit that wrote it", where
-            )
+            newer = f"was written by a newer kit (format {number}, kit {VERSION} knows {FORMAT})"
+            raise RecordDamaged(newer, "use the kit that wrote it", where)
         fields["files"] = [FileRecord(**file) for file in fields["files"]]
         record = Record(**fields)
         check_types(record)
         return record
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RecordDamaged("the record is damaged: %s" % error, restore_hint(), where) from None
+        raise RecordDamaged(f"the record is damaged: {error}", restore_hint(), where) from None
 
 
 def check_types(record: Record) -> None:

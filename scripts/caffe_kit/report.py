@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
-from typing import Any, Dict, List, Optional
+from typing import Any
 
 from .errors import KitError
 from .naming import Naming
@@ -18,16 +18,16 @@ class Report:
     root: str
     exit: int = 0
     state: str = ""
-    kit: Optional[str] = None
+    kit: str | None = None
     type_name: str = ""
     field_name: str = ""
     field_id: int = 0
-    files: List[Dict[str, Any]] = field(default_factory=list)  # path, state, line
+    files: list[dict[str, Any]] = field(default_factory=list)  # path, state, line
     diff: str = ""
     log: str = ""
-    tests: Optional[Dict[str, int]] = None  # run, passed, failed
-    messages: List[str] = field(default_factory=list)
-    error: Optional[Dict[str, Any]] = None  # file, line, problem, fix
+    tests: dict[str, int] | None = None  # run, passed, failed
+    messages: list[str] = field(default_factory=list)
+    error: dict[str, Any] | None = None  # file, line, problem, fix
 
     def set_naming(self, naming: Naming) -> None:
         self.type_name = naming.type_name

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Iterator, List
+from typing import BinaryIO
 
 from .build import CONFIG, CMakeBuild, MakeBuild, Stage, choose, files_to_compile, other_header
 from .diagnose import diagnose
@@ -20,7 +19,7 @@ from .naming import Naming
 from .process import run, terminate_as_interrupt
 from .progress import Progress
 from .report import Report
-from .store import FOLDER, give, owner_of
+from .store import Store, give, owner_of
 from .tree import CaffeTree, open_tree
 from .verbs import state_of
 
@@ -65,14 +64,16 @@ def runtest(options: argparse.Namespace, report: Report) -> None:
     if options.write_config:
         write_config(tree, report)
     build = choose(tree, naming, options.jobs or cores(), options.build_dir)
-    log_path = Path(options.log).absolute() if options.log else tree.root / FOLDER / "runtest.log"
+    log_path = Path(options.log).absolute() if options.log else default_log(tree)
     report.log = str(log_path)
-    say("the log is %s" % log_path)
+    if not log_path.parent.is_dir():
+        raise WrongUsage("there is no such folder", "mkdir it", str(log_path.parent))
+    say(f"the log is {log_path}")
     try:
-        with open_log(log_path) as log, terminate_as_interrupt():
+        with open(str(log_path), "wb") as log, terminate_as_interrupt():
             tests = build_and_test(build, tree, naming, options.quick, log, log_path)
     except (BuildFailed, KeyboardInterrupt):
-        report.messages.append("the patch stays; to take it out: %s" % revert_command(tree))
+        report.messages.append(f"the patch stays; to take it out: {revert_command(tree)}")
         raise
     report.tests = {"run": tests.run, "passed": tests.passed, "failed": tests.failed}
     judge(tests, naming, log_path)
@@ -85,6 +86,12 @@ def require_applied(options: argparse.Namespace, report: Report) -> None:
         raise Refused(state.text, "run apply first", options.root)
 
 
+def default_log(tree: CaffeTree) -> Path:
+    store = Store(tree.root)
+    store.create()
+    return store.folder / "runtest.log"
+
+
 def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -92,27 +99,13 @@ def cores() -> int:
 def write_config(tree: CaffeTree, report: Report) -> None:
     path = tree.path(CONFIG)
     if path.exists():
-        report.messages.append("%s is there already and stays as it is" % CONFIG)
+        report.messages.append(f"{CONFIG} is there already and stays as it is")
         return
     if not tree.path("Makefile").is_file():
-        raise WrongUsage("this tree has no Makefile", "leave out --write-config", options_root(tree))
+        raise Refused("is not there: this tree builds with CMake", "use --build-dir", "Makefile")
     path.write_text(makefile_config(probe()))
     give(path, owner_of(tree.root))
-    report.messages.append("wrote %s" % path)
-
-
-def options_root(tree: CaffeTree) -> str:
-    return str(tree.root)
-
-
-@contextlib.contextmanager
-def open_log(path: Path) -> Iterator[BinaryIO]:
-    try:
-        log = open(str(path), "wb")
-    except FileNotFoundError:
-        raise WrongUsage("the folder of the log is not there", "mkdir it", str(path)) from None
-    with log:
-        yield log
+    report.messages.append(f"wrote {path}")
 
 
 def say(text: str) -> None:
@@ -155,7 +148,7 @@ def refuse_other_header(build: MakeBuild | CMakeBuild) -> None:
     found = other_header(build)
     if found is not None:
         raise BuildFailed(
-            "the compiler finds this caffe.pb.h before %s" % found[1],
+            f"the compiler finds this caffe.pb.h before {found[1]}",
             "move it away, or take its folder out of the include path",
             str(found[0]),
         )
@@ -164,17 +157,15 @@ def refuse_other_header(build: MakeBuild | CMakeBuild) -> None:
 def judge(tests: Tests, naming: Naming, log_path: Path) -> None:
     if tests.failed:
         raise BuildFailed(
-            "%d of %d tests failed; the first: %s" % (tests.failed, tests.run, tests.first_failure),
-            "see %s" % log_path,
+            f"{tests.failed} of {tests.run} tests failed; the first: {tests.first_failure}",
+            f"see {log_path}",
         )
     if tests.run == 0:
-        raise BuildFailed("no %s ran" % naming.fixture, "see %s" % log_path)
+        raise BuildFailed(f"no {naming.fixture} ran", f"see {log_path}")
     if tests.others:
-        raise BuildFailed("%d other tests ran as well" % tests.others, "see %s" % log_path)
+        raise BuildFailed(f"{tests.others} other tests ran as well", f"see {log_path}")
 
 
 def revert_command(tree: CaffeTree) -> str:
-    return "%s revert %s" % (sys.argv[0], tree.root)
+    return f"{sys.argv[0]} revert {tree.root}"
 
-
-__all__: List[str] = ["runtest"]

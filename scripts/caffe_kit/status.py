@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 from dataclasses import dataclass, replace
-from typing import List, Optional
 
 from .commit import interrupted
 from .errors import RecordDamaged, Refused
@@ -25,16 +24,16 @@ class FileState:
     line: int = 0
 
     def __str__(self) -> str:
-        return "%s:%d" % (self.path, self.line) if self.line else self.path
+        return f"{self.path}:{self.line}" if self.line else self.path
 
 
 @dataclass(frozen=True)
 class State:
     word: str  # not applied, applied, partial, interrupted, foreign, modified, busy
     text: str
-    files: List[FileState]
+    files: list[FileState]
     naming: Naming
-    kit: Optional[str] = None
+    kit: str | None = None
 
 
 def read_state(context: Context, asked: Naming) -> State:
@@ -46,7 +45,7 @@ def read_state(context: Context, asked: Naming) -> State:
         return State("busy", "another apply_patch.py is at work in this tree", [], naming, kit)
     verb = interrupted(context.store)
     if verb is not None:
-        text = "interrupted: %s was killed half-way; apply or revert completes it" % verb
+        text = f"interrupted: {verb} was killed half-way; apply or revert completes it"
         return State("interrupted", text, [], naming, kit)
     files = [proto_state(context, naming)] + source_states(context, naming)
     word, text = summary(context, naming, files)
@@ -99,7 +98,7 @@ def half_of(ours: Addition, message: bool) -> str:
     return ours.message if message else ours.field_name
 
 
-def source_states(context: Context, naming: Naming) -> List[FileState]:
+def source_states(context: Context, naming: Naming) -> list[FileState]:
     wanted = source_files(context.tree, naming)
     if context.record is None:
         return [source_state(context, p, sha256(new), new, "foreign") for p, new in wanted.items()]
@@ -124,19 +123,19 @@ def source_state(
     return FileState(path, otherwise, first_line_changed(data, ours))
 
 
-def summary(context: Context, naming: Naming, files: List[FileState]) -> tuple[str, str]:
+def summary(context: Context, naming: Naming, files: list[FileState]) -> tuple[str, str]:
     for word in ("foreign", "modified"):
         places = [str(file) for file in files if file.state == word]
         if places:
-            return word, "%s (%s)" % (word, ", ".join(places))
+            return word, "{} ({})".format(word, ", ".join(places))
     count = sum(file.state == "applied" for file in files)
     if count == 0:
         for place in find_registration(context.tree.root, naming.type_name):
-            where = "%s:%d" % (place.file, place.line)
-            return "foreign", 'foreign: "%s" is registered at %s' % (naming.type_name, where)
+            where = f"{place.file}:{place.line}"
+            return "foreign", f'foreign: "{naming.type_name}" is registered at {where}'
         return "not applied", "not applied"
     if count < len(files):
         missing = ", ".join(str(file) for file in files if file.state == "absent")
-        return "partial", "partial %d/%d (missing: %s)" % (count, len(files), missing)
+        return "partial", f"partial {count}/{len(files)} (missing: {missing})"
     kit = "kit " + context.record.kit if context.record else "without a record"
-    return "applied", "applied (%s, field number %d)" % (kit, naming.field_id)
+    return "applied", f"applied ({kit}, field number {naming.field_id})"

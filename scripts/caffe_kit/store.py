@@ -86,7 +86,7 @@ class Store:
         path = self.blobs / name
         data = read_if_there(path)
         if data is None or sha256(data) != name:
-            where = "%s/blobs/%s" % (FOLDER, name)
+            where = f"{FOLDER}/blobs/{name}"
             raise RecordDamaged("is missing or was edited", restore_hint(), where)
         return data
 
@@ -98,7 +98,7 @@ class Store:
 
 
 def restore_hint() -> str:
-    return "restore src/ and include/ from your own copy or git, then remove %s/" % FOLDER
+    return f"restore src/ and include/ from your own copy or git, then remove {FOLDER}/"
 
 
 def write_new(path: Path, data: bytes, mode: int, owner: Owner) -> None:
@@ -128,7 +128,7 @@ def give(path: Path, owner: Owner) -> None:
         os.chown(str(path), *owner)
 
 
-def read_if_there(path: Path) -> Optional[bytes]:
+def read_if_there(path: Path) -> bytes | None:
     """The bytes of a regular file, None where nothing is; symbolic links are not followed."""
     try:
         handle = os.open(str(path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)

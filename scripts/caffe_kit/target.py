@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
-from typing import Optional
 
 from .errors import Refused
 from .store import read_if_there
 
 
-def read_target(root: Path, path: str) -> Optional[bytes]:
+def read_target(root: Path, path: str) -> bytes | None:
     """The bytes, None where there is no file; Refused for links and for what is read-only."""
     file = root / path
     check_folder(root, file.parent)
@@ -29,7 +28,7 @@ def check_file(path: str, status: os.stat_result) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise Refused("is not a regular file", "move it away", path)
     if status.st_nlink > 1:
-        links = "is one of %d hard links to the same file" % status.st_nlink
+        links = f"is one of {status.st_nlink} hard links to the same file"
         raise Refused(links, "break the link: cp -p FILE COPY && mv COPY FILE", path)
     if not status.st_mode & 0o222:
         raise Refused("is read-only", "chmod u+w it", path)

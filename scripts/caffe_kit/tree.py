@@ -38,7 +38,7 @@ def open_tree(folder: str) -> CaffeTree:
     for landmark in LANDMARKS:
         if not (root / landmark).is_file():
             raise WrongUsage(
-                "not a Caffe source checkout: %s is missing" % landmark,
+                f"not a Caffe source checkout: {landmark} is missing",
                 "give the folder that holds Caffe's Makefile, src/ and include/",
                 folder,
             )
@@ -60,7 +60,7 @@ def check_interface(root: Path) -> None:
     if parameters != [b"Dtype"]:
         seen = ", ".join(p.decode("ascii", "replace") for p in parameters) or "no template"
         raise Refused(
-            "layers here are <%s>, not <Dtype>: another interface than this layer's" % seen,
+            f"layers here are <{seen}>, not <Dtype>: another interface than this layer's",
             "use a Caffe with <Dtype> layers, or the Python layer, which needs no patch",
             LAYER_HEADER,
             line_of(code, found.start(1)) if found else 1,
@@ -72,7 +72,7 @@ def find_loss_header(root: Path) -> str:
         if (root / "include" / header).is_file():
             return header
     raise Refused(
-        "neither %s nor %s is there" % (NESTED_LOSS_HEADER, FLAT_LOSS_HEADER),
+        f"neither {NESTED_LOSS_HEADER} nor {FLAT_LOSS_HEADER} is there",
         "restore Caffe's headers",
         "include/caffe",
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from typing import Iterator, Optional
+from typing import Iterator
 
 from . import VERSION
 from .commit import commit, interrupted, recover
@@ -49,7 +49,7 @@ def check(options: argparse.Namespace, report: Report) -> None:
         report.messages.append("already applied, nothing to change")
     else:
         report.state = "not applied"
-        report.messages.append("apply would change %s" % counted(plan))
+        report.messages.append(f"apply would change {counted(plan)}")
 
 
 def apply(options: argparse.Namespace, report: Report) -> None:
@@ -68,8 +68,8 @@ def apply(options: argparse.Namespace, report: Report) -> None:
             make(context.store, "apply", plan)
         report.files = [{"path": c.path, "state": kind(c), "line": 0} for c in plan.changes]
     report.state = "applied"
-    where = 'type: "%s", %s = %d' % (report.type_name, report.field_name, report.field_id)
-    report.messages.append("applied: %s (%s)" % (counted(plan), where))
+    where = f'type: "{report.type_name}", {report.field_name} = {report.field_id}'
+    report.messages.append(f"applied: {counted(plan)} ({where})")
     note_cmake(tree, report)
 
 
@@ -103,7 +103,7 @@ def revert(options: argparse.Namespace, report: Report) -> None:
         report.files = [{"path": c.path, "state": kind(c), "line": 0} for c in plan.changes]
     report.state = "not applied"
     report.messages += plan.notes
-    report.messages.append("reverted: %s" % counted(plan))
+    report.messages.append(f"reverted: {counted(plan)}")
     note_cmake(tree, report)
 
 
@@ -144,7 +144,7 @@ def exclusive(tree: CaffeTree, report: Report) -> Iterator[Context]:
     with store.locked():
         verb = recover(store)
         if verb is not None:
-            report.messages.append("completed the interrupted %s" % verb)
+            report.messages.append(f"completed the interrupted {verb}")
         yield load(tree)
 
 
@@ -154,9 +154,9 @@ def make(store: Store, verb: str, plan: Plan) -> None:
 
 
 def refuse_interrupted(store: Store) -> None:
-    verb: Optional[str] = interrupted(store)
+    verb: str | None = interrupted(store)
     if verb is not None:
-        raise Refused("an earlier %s was killed half-way" % verb, "run apply or revert: it completes")
+        raise Refused(f"an earlier {verb} was killed half-way", "run apply or revert: it completes")
 
 
 def kind(change) -> str:
@@ -167,12 +167,12 @@ def kind(change) -> str:
 
 def counted(plan: Plan) -> str:
     words = [kind(change) for change in plan.changes]
-    parts = ["%d %s" % (words.count(w), w) for w in ("created", "edited", "deleted") if w in words]
-    return "%d files: %s" % (len(words), ", ".join(parts)) if words else "0 files"
+    parts = [f"{words.count(w)} {w}" for w in ("created", "edited", "deleted") if w in words]
+    return f"{len(words)} files: {', '.join(parts)}" if words else "0 files"
 
 
 def note_cmake(tree: CaffeTree, report: Report) -> None:
     """CMake lists the sources when it configures, not when it builds."""
     for folder in (tree.root, tree.root / "build"):
         if (folder / "CMakeCache.txt").is_file():
-            report.messages.append("run cmake again in %s: it lists sources only then" % folder)
+            report.messages.append(f"run cmake again in {folder}: it lists sources only then")

@@ -1,0 +1,218 @@
+"""The verbs of the patch script on Caffe's own source."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+from patch_support import (
+    PROTO,
+    REPO,
+    SOURCES,
+    STATE,
+    TARGETS,
+    contents,
+    edit,
+    kit,
+    kit_process,
+    make_checkout,
+    snapshot,
+)
+
+VERBS = ("check", "apply", "status", "revert", "runtest")
+
+
+@pytest.fixture
+def caffe(tmp_path):
+    return make_checkout(tmp_path / "caffe")
+
+
+def test_apply_puts_in_four_files_and_edits_caffe_proto(caffe):
+    before = contents(caffe)
+    assert kit("apply", caffe).code == 0
+    after = contents(caffe)
+    assert sorted(path for path in after if after[path] != before.get(path)) == sorted(TARGETS)
+    assert set(after) - set(before) == set(SOURCES)
+
+
+def test_applied_files_are_those_of_the_kit(caffe):
+    kit("apply", caffe)
+    for path in SOURCES:
+        assert (caffe / path).read_bytes() == (REPO / "caffe_patch" / path).read_bytes()
+
+
+def test_apply_changes_nothing_but_lines_added_to_caffe_proto(caffe):
+    before = (caffe / PROTO).read_bytes().splitlines(True)
+    kit("apply", caffe)
+    after = (caffe / PROTO).read_bytes().splitlines(True)
+    rest = iter(after)
+    assert all(line in rest for line in before)
+    assert b"  optional L1LossParameter l1_loss_param = 1701;\n" in after
+
+
+def test_revert_leaves_the_tree_byte_for_byte_as_it_was(caffe):
+    before = contents(caffe)
+    assert kit("apply", caffe).code == 0
+    result = kit("revert", caffe)
+    assert result.code == 0
+    assert contents(caffe) == before
+
+
+def test_git_status_is_clean_in_a_patched_and_reverted_checkout(caffe):
+    def git(*arguments):
+        command = ["git", "-C", str(caffe), "-c", "user.name=a", "-c", "user.email=a@b"]
+        return subprocess.run(
+            command + list(arguments), check=True, stdout=subprocess.PIPE
+        ).stdout.decode()
+
+    git("init", "-q")
+    git("add", "-A")
+    git("commit", "-q", "-m", "Caffe")
+    kit("apply", caffe)
+    assert len(git("status", "--porcelain").splitlines()) == 5
+    kit("revert", caffe)
+    assert git("status", "--porcelain", "--untracked-files=all") == ""
+
+
+def test_apply_twice_is_fine_and_touches_nothing(caffe):
+    kit("apply", caffe)
+    before = snapshot(caffe)
+    result = kit("apply", caffe)
+    assert result.code == 0
+    assert "already applied" in result.out
+    assert snapshot(caffe) == before
+
+
+def test_revert_twice_is_fine(caffe):
+    kit("apply", caffe)
+    kit("revert", caffe)
+    before = snapshot(caffe)
+    result = kit("revert", caffe)
+    assert (result.code, result.out) == (0, "not applied, nothing changed\n")
+    assert snapshot(caffe) == before
+
+
+def test_status_says_not_applied_and_applied(caffe):
+    assert kit("status", caffe)[:2] == (1, "not applied\n")
+    kit("apply", caffe)
+    assert kit("status", caffe)[:2] == (0, "applied (kit 1.0.0, field number 1701)\n")
+    kit("revert", caffe)
+    assert kit("status", caffe)[:2] == (1, "not applied\n")
+
+
+@pytest.mark.parametrize("verb", ["check", "status", "revert"])
+def test_looking_at_a_tree_leaves_no_trace_in_it(caffe, verb):
+    before = snapshot(caffe)
+    kit(verb, caffe)
+    assert snapshot(caffe) == before
+    assert not (caffe / STATE).exists()
+
+
+def test_check_shows_a_diff_that_patch_can_apply(caffe, tmp_path):
+    other = make_checkout(tmp_path / "other")
+    result = kit("check", caffe)
+    assert result.code == 0
+    diff = result.out.encode("utf-8", "surrogateescape")
+    subprocess.run(["git", "apply", "-p1"], cwd=str(other), input=diff, check=True)
+    kit("apply", caffe)
+    assert {p: e[0] for p, e in contents(caffe).items()} == {
+        p: e[0] for p, e in contents(other).items()
+    }
+
+
+def test_check_of_a_patched_tree_says_there_is_nothing_to_do(caffe):
+    kit("apply", caffe)
+    result = kit("check", caffe)
+    assert (result.code, result.out) == (0, "already applied, nothing to change\n")
+
+
+def test_field_id_chooses_another_number_and_revert_knows_it(caffe):
+    before = contents(caffe)
+    assert kit("apply", "--field-id", 2000, caffe).code == 0
+    assert b"l1_loss_param = 2000;" in (caffe / PROTO).read_bytes()
+    assert "field number 2000" in kit("status", caffe).out
+    assert kit("apply", caffe).code == 0
+    assert kit("revert", caffe).code == 0
+    assert contents(caffe) == before
+
+
+def test_another_field_id_on_a_patched_tree_is_refused(caffe):
+    kit("apply", caffe)
+    before = snapshot(caffe)
+    result = kit("apply", "--field-id", 2000, caffe)
+    assert result.code == 1
+    assert "--field-id 1701" in result.err and "; fix: " in result.err
+    assert snapshot(caffe) == before
+
+
+def test_a_number_in_use_is_refused_with_its_line(caffe):
+    edit(caffe / PROTO, b"clip_param = 148;", b"clip_param = 1701;")
+    before = snapshot(caffe)
+    line = (caffe / PROTO).read_bytes().partition(b"= 1701")[0].count(b"\n") + 1
+    result = kit("apply", caffe)
+    assert result.code == 1
+    assert result.err.startswith(f"{PROTO}:{line}: field number 1701 is taken by clip_param; fix: ")
+    assert "--field-id 1702" in result.err
+    assert snapshot(caffe) == before
+    assert kit("apply", "--field-id", 1702, caffe).code == 0
+
+
+@pytest.mark.parametrize("number", [0, -1, 19000, 19999, 536870912])
+def test_a_number_protobuf_does_not_allow_is_wrong_usage(caffe, number):
+    result = kit("apply", caffe, f"--field-id={number}")
+    assert result.code == 2
+    assert "; fix: " in result.err
+
+
+@pytest.mark.parametrize("number", [1, 20, 18999, 20000, 536870911])
+def test_the_numbers_at_the_edges_are_allowed_where_free(caffe, number):
+    result = kit("apply", caffe, "--field-id", number)
+    assert result.code == (1 if number == 1 else 0), result
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_folder_that_is_no_caffe_checkout_is_wrong_usage(tmp_path, verb):
+    result = kit(verb, tmp_path)
+    assert result.code == 2
+    assert result.err.startswith(f"{tmp_path}: not a Caffe source checkout: ")
+    assert "src/caffe/proto/caffe.proto is missing; fix: " in result.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", [[], ["apply"], ["frobnicate", "."], ["apply", ".", "--x"]])
+def test_wrong_usage_exits_with_2(arguments):
+    assert kit(*arguments).code == 2
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_no_protoc_is_one_line_with_the_command_that_installs_it(caffe, verb, tmp_path):
+    before = snapshot(caffe)
+    result = kit_process(verb, caffe, env={"PATH": str(tmp_path)})
+    assert result.code == 1
+    assert result.err == (
+        "protoc is not on PATH; fix: sudo apt-get install protobuf-compiler\n"
+    )
+    assert snapshot(caffe) == before
+
+
+def test_json_has_one_shape_on_every_verb(caffe, tmp_path):
+    keys = None
+    for verb in VERBS:
+        for root in (caffe, tmp_path / "nothing"):
+            result = kit(verb, "--json", root)
+            report = result.json
+            keys = keys or set(report)
+            assert set(report) == keys
+            assert report["verb"] == verb
+            assert report["exit"] == result.code
+            assert report["error"] is not None or root == caffe
+            if report["error"]:
+                assert set(report["error"]) == {"file", "line", "problem", "fix"}
+
+
+def test_json_of_status_says_what_each_file_is(caffe):
+    kit("apply", caffe)
+    report = kit("status", caffe, "--json").json
+    assert [file["path"] for file in report["files"]] == TARGETS
+    assert {file["state"] for file in report["files"]} == {"applied"}
+    assert (report["state"], report["field_id"], report["kit"]) == ("applied", 1701, "1.0.0")

@@ -75,8 +75,9 @@ class L1LossLayer(caffe.Layer):
 
     def backward(self, top, propagate_down, bottom):
         if len(bottom) == 3 and propagate_down[2]:
+            # Caffe does not ask a Python layer before it forces backward upon all bottoms.
             raise ValueError("%s: weights get no gradient; fix: set propagate_down to false for "
-                             "bottom[2]" % _who(self))
+                             "bottom[2], and leave out force_backward" % _who(self))
         if not bottom[0].count:
             return
         top_diff = top[0].diff

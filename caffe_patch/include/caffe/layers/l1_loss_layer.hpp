@@ -27,6 +27,10 @@
 
 namespace caffe {
 
+#ifdef L1_LOSS_PLUGIN
+using l1_loss_plugin::L1LossParameter;
+#endif
+
 /**
  * @brief Where each element of the predictions finds its factor in a smaller
  *        blob that is broadcast to them.

@@ -1,0 +1,82 @@
+"""Make `type: "L1Loss"` available in a pycaffe that nobody rebuilds.
+
+    import caffe
+    import l1_loss_plugin
+    l1_loss_plugin.load()
+
+`scripts/build_plugin.py` makes the plugin, a shared library, for the Caffe that is installed. Its
+options are the JSON of the Python layer, in `python_param { param_str: ... }`.
+
+Python 2.7 and 3.5 onward.
+"""
+
+from __future__ import print_function
+
+import ctypes
+import hashlib
+import os
+import re
+import sys
+
+NAME = "libl1_loss_plugin.so"
+MARK = re.compile(b"l1-loss-plugin for ([0-9a-f]{64})")
+
+
+class PluginError(RuntimeError):
+    """The plugin cannot be loaded into this process; nothing was loaded."""
+
+
+def load(path=None):
+    """Load the plugin at path (default: beside this file, or $L1_LOSS_PLUGIN).
+
+    Returns True if `L1Loss` came from the plugin, False if this Caffe had an L1Loss of its own,
+    which is said on standard error. Loading twice is fine. Raises PluginError, before anything is
+    loaded, for a file that is missing, is no plugin, or was built for another Caffe.
+    """
+    import caffe
+
+    path = os.path.abspath(path or os.environ.get("L1_LOSS_PLUGIN") or default_path())
+    if path in _loaded:
+        return True
+    if "L1Loss" in list(caffe.layer_type_list()):
+        print("l1_loss_plugin: this Caffe has an L1Loss layer already, %s is not loaded" % path,
+              file=sys.stderr)
+        return False
+    check(path, loaded_caffe())
+    _loaded[path] = ctypes.CDLL(path, ctypes.RTLD_GLOBAL)
+    return True
+
+
+_loaded = {}
+
+
+def default_path():
+    return os.path.join(os.path.dirname(os.path.abspath(__file__)), NAME)
+
+
+def check(path, library):
+    """Raise PluginError unless path is a plugin for the Caffe whose shared library is named."""
+    if not os.path.isfile(path):
+        raise PluginError("%s: no such file; fix: build the plugin with scripts/build_plugin.py"
+                          % path)
+    with open(path, "rb") as plugin:
+        mark = MARK.search(plugin.read())
+    if not mark:
+        raise PluginError("%s: this is no L1Loss plugin; fix: build one with "
+                          "scripts/build_plugin.py" % path)
+    with open(library, "rb") as caffe:
+        actual = hashlib.sha256(caffe.read()).hexdigest()
+    if mark.group(1).decode("ascii") != actual:
+        raise PluginError("%s: this plugin was built for another Caffe than %s; fix: build it "
+                          "again with scripts/build_plugin.py" % (path, library))
+
+
+def loaded_caffe():
+    """The libcaffe in the memory of this process."""
+    with open("/proc/self/maps") as maps:
+        for line in maps:
+            path = line.split(None, 5)[-1].strip()
+            if re.match(r"libcaffe(-d)?\.so", os.path.basename(path)):
+                return path
+    raise PluginError("this pycaffe has no libcaffe.so of its own, it is linked statically; fix: "
+                      "build Caffe with BUILD_SHARED_LIBS on")

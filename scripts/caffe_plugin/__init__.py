@@ -1,0 +1,1 @@
+"""Building the native layer as a plugin for an installed Caffe."""

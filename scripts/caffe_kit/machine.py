@@ -20,7 +20,7 @@ class Python:
 
 @dataclass(frozen=True)
 class Machine:
-    cuda: str | None  # folder of CUDA, None without nvcc
+    cuda: str | None  # folder of CUDA, None without nvcc or without a GPU
     cuda_arch: list[str]  # 61, 75
     opencv: int  # major version, 0 without
     leveldb: bool
@@ -35,10 +35,10 @@ class Machine:
 def probe() -> Machine:
     hdf5_include = next((p for p in hdf5_includes() if has_header("hdf5.h", p)), None)
     hdf5_folder = next((p for p in hdf5_folders() if has_library(["hdf5_hl", "hdf5"], p)), None)
-    cuda = find_cuda()
+    cuda_arch = cuda_architectures()
     return Machine(
-        cuda=cuda,
-        cuda_arch=cuda_architectures() if cuda else [],
+        cuda=find_cuda() if cuda_arch else None,  # a compiler without a GPU runs no tests
+        cuda_arch=cuda_arch,
         opencv=opencv_version(),
         leveldb=has_header("leveldb/db.h") and has_library(["leveldb", "snappy"]),
         lmdb=has_header("lmdb.h") and has_library(["lmdb"]),

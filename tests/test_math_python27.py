@@ -1,0 +1,104 @@
+"""The mathematics under Python 2.7 and the numpy it has, as in most installed pycaffes.
+
+Python 3 computes what to expect, by the loops of oracle.py, and Python 2.7 compares.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import oracle
+import pytest
+
+FOLDER = Path(__file__).resolve().parent.parent / "python_layer"
+# scripts/test.sh unpacks numpy 1.16.6 there.
+NUMPY = Path(os.environ.get("CAFFE_L1_WORK", "")) / "python27"
+
+COMPARE = """
+import io, json, sys, warnings
+warnings.simplefilter("error")
+sys.path[:0] = sys.argv[1:3]
+import numpy as np
+import l1_loss
+assert sys.version_info[:2] == (2, 7) and np.__version__ == "1.16.6"
+l1_loss.BLOCK = int(sys.argv[3])
+
+def array(value):
+    return np.array(value, np.float32) if isinstance(value, list) else value
+
+done = 0
+for case in json.load(sys.stdin):
+    inputs = {k: array(v) for k, v in case["inputs"].items()}
+    close = lambda a, b: np.testing.assert_allclose(a, b, 1e-6, 1e-12, err_msg=repr(case))
+    close(l1_loss.l1_loss(**inputs), case["loss"])
+    gradients = l1_loss.l1_loss_grad(top_diff=array(case["top_diff"]), **inputs)
+    for actual, expected in zip(gradients, case["gradients"]):
+        close(actual, expected)
+    done += 1
+options = l1_loss.read_options(u'{"reduction": "NONE", "axis": -1, "ignoreLabel": 2}')
+assert options == ("NONE", -1, 2, False)
+try:
+    l1_loss.read_options(u'{"r\\u00e9duction": "MEAN"}')
+except ValueError as error:
+    assert error.args[0].startswith(u'unknown option "r\\u00e9duction"; allowed: reduction, axis')
+else:
+    assert False
+print(done)
+"""
+
+
+def make_cases():
+    rng = np.random.RandomState(27)
+    shapes = [(3,), (2, 3), (2, 1, 4), (3, 2, 2, 2)]
+    masks = [{}, {"ignore_label": 1}, {"ignore_nonfinite_target": True}]
+    for shape in shapes:
+        for weights in (None, (), shape[:1], (1, *shape[1:]), shape):
+            for reduction in ("BATCHMEAN", "MEAN", "SUM", "VALID_MEAN", "WEIGHTED_MEAN", "NONE"):
+                for mask in masks:
+                    y = rng.randint(-2, 3, shape).astype(np.float32)
+                    if "ignore_nonfinite_target" in mask:
+                        y.flat[0] = np.nan
+                        y.flat[-1] = np.inf
+                    inputs = {"x": rng.randint(-2, 3, shape).astype(np.float32), "y": y}
+                    if weights is not None:
+                        inputs["weight"] = rng.choice([0, 0.5, 3], weights).astype(np.float32)
+                    axis = int(rng.randint(-len(shape), len(shape)))
+                    more = {"axis": axis} if reduction == "NONE" and rng.randint(2) else {}
+                    yield {**inputs, **mask, **more, "reduction": reduction}
+
+
+def with_expectations(inputs):
+    loss = oracle.l1_loss(**inputs)
+    top_diff = 3.7 * np.arange(1, np.size(loss) + 1).reshape(np.shape(loss))
+    gradients = oracle.l1_loss_grad(top_diff=top_diff, **inputs)
+    plain = {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in inputs.items()}
+    return {
+        "inputs": plain,
+        "loss": np.asarray(loss).tolist(),
+        "top_diff": top_diff.tolist(),
+        "gradients": [g.tolist() for g in gradients],
+    }
+
+
+@pytest.mark.parametrize("block", ["65536", "3"])
+def test_python_27_computes_the_same(block):
+    if not (NUMPY / "numpy").is_dir():
+        pytest.skip(f"no numpy 1.16.6 for Python 2.7 in {NUMPY}; scripts/test.sh unpacks it there")
+    cases = [with_expectations(inputs) for inputs in make_cases()]
+    command = ["python2.7", "-c", COMPARE, str(FOLDER), str(NUMPY), block]
+    result = subprocess.run(
+        command, input=json.dumps(cases), text=True, capture_output=True, check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert int(result.stdout) == len(cases) == 360
+
+
+def test_both_files_are_python_27():
+    files = [str(path) for path in sorted(FOLDER.glob("l1_loss*.py"))]
+    assert [Path(file).name for file in files][:2] == ["l1_loss.py", "l1_loss_layer.py"]
+    subprocess.run(["python2.7", "-c", "import sys\nfor name in sys.argv[1:]:\n"
+                    " compile(open(name).read(), name, 'exec')", *files], check=True)

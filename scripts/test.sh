@@ -47,6 +47,19 @@ if [ ! -d "$work/python27" ]; then
   mv "$work/python27.partial" "$work/python27"
 fi
 
+# The headers that Caffe's own GPU headers include and a bare CUDA compiler lacks.
+if [ -x /usr/local/cuda/bin/nvcc ] && [ ! -d "$work/cuda_include" ]; then
+  say "fetching the headers of cuBLAS and cuRAND"
+  rm -rf "$work/cuda.partial" && mkdir "$work/cuda.partial"
+  suffix=
+  case $(/usr/local/cuda/bin/nvcc --version) in *"release 12."*) suffix=-cu12 ;; esac
+  "$venv/bin/pip" download --quiet --disable-pip-version-check --no-deps \
+    -d "$work/cuda.partial" "nvidia-cublas$suffix" "nvidia-curand$suffix"
+  (cd "$work/cuda.partial" && for wheel in *.whl; do unzip -q -j -o "$wheel" '*/include/*' -d include; done)
+  mv "$work/cuda.partial/include" "$work/cuda_include"
+  rm -rf "$work/cuda.partial"
+fi
+
 if [ tests/parity_reference.py -nt "$work/parity.npz" ]; then
   say "computing the losses and gradients of PyTorch, Keras and TensorFlow"
   "$venv/bin/python" tests/parity_reference.py "$work/parity.npz"

@@ -6,6 +6,7 @@ import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Iterator
 
 from .errors import BuildFailed, Refused
 from .machine import Machine, probe
@@ -49,12 +50,10 @@ class MakeBuild:
     def filter(self) -> str:
         return f"--gtest_filter={self.naming.fixture}*"
 
-    def prepare(self) -> list[Stage]:
-        return []
-
-    def stages(self, quick: bool) -> list[Stage]:
+    def stages(self, quick: bool) -> Iterator[Stage]:
         targets = [self.quick_binary] if quick else ["all", "test"]
-        return [self.stage(target) for target in targets]
+        for target in targets:
+            yield self.stage(target)
 
     def stage(self, target: str) -> Stage:
         command = ["make", f"-j{self.jobs}", target]
@@ -95,10 +94,6 @@ class CMakeBuild:
                 f"this CMake folder builds {source}", "choose another --build-dir", str(folder)
             )
 
-    def prepare(self) -> list[Stage]:
-        """Configure, always: Caffe lists its sources only then, and apply has added some."""
-        return []
-
     def configure(self, quick: bool, machine: Machine | None = None) -> Stage:
         command = ["cmake", "-S", str(self.root), "-B", str(self.folder)]
         if not self.cache:
@@ -107,13 +102,17 @@ class CMakeBuild:
             command.append(f"-DBUILD_only_tests={self.naming.stem}_layer")
         return Stage("cmake", command)
 
-    def stages(self, quick: bool) -> list[Stage]:
-        targets = ["test.testbin"] if quick else ["all", "test.testbin"]
-        return [self.configure(quick)] + [self.stage(target) for target in targets]
+    def stages(self, quick: bool) -> Iterator[Stage]:
+        """Configure, always: Caffe lists its sources only then, and apply has added some."""
+        yield self.configure(quick)
+        for target in ["test.testbin"] if quick else ["all", "test.testbin"]:
+            yield self.stage(target)
 
     def stage(self, target: str) -> Stage:
         command = ["cmake", "--build", str(self.folder), "--target", target, "--"]
-        return Stage("build " + target, command + [f"-j{self.jobs}"], command + ["-n"])
+        # make stops at the libraries that a dry run did not make, unless told to go on
+        dry = ["-n"] if (self.folder / "build.ninja").is_file() else ["-n", "-k"]
+        return Stage("build " + target, command + [f"-j{self.jobs}"], command + dry)
 
     def test_command(self, quick: bool) -> list[str]:
         """Caffe's own runtest target passes a filter of its own, which would win."""
@@ -173,7 +172,7 @@ def need(program: str, package: str) -> None:
 
 
 def files_to_compile(stage: Stage, folder: Path) -> int:
-    text = output(stage.dry, folder) if stage.dry else None
+    text = output(stage.dry, folder, even_failed=True) if stage.dry else None
     return count_compiled(text or "")
 
 

@@ -42,7 +42,7 @@ def run(command: list[str], folder: Path, log: BinaryIO, on_line: OnLine) -> int
         return process.wait()
 
 
-def output(command: list[str], folder: Path) -> str | None:
+def output(command: list[str], folder: Path, even_failed: bool = False) -> str | None:
     """What a command prints on standard output, None where it fails."""
     try:
         done = subprocess.run(
@@ -55,7 +55,8 @@ def output(command: list[str], folder: Path) -> str | None:
         )
     except OSError:
         return None
-    return done.stdout.decode("utf-8", "replace") if done.returncode == 0 else None
+    good = done.returncode == 0 or even_failed
+    return done.stdout.decode("utf-8", "replace") if good else None
 
 
 @contextlib.contextmanager

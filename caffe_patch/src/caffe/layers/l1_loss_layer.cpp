@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -200,6 +201,11 @@ const int kBlock = 512;
 const size_t kStreamBytes = 8 << 20;
 
 template <typename Dtype>
+L1_LOSS_VECTORISE void Fill(const int n, const Dtype value, Dtype* out) {
+  for (int i = 0; i < n; ++i) { out[i] = value; }
+}
+
+template <typename Dtype>
 L1_LOSS_VECTORISE void AbsDiff(const int n, const Dtype* L1_LOSS_RESTRICT x,
     const Dtype* L1_LOSS_RESTRICT y, Dtype* L1_LOSS_RESTRICT e) {
   for (int i = 0; i < n; ++i) { e[i] = std::fabs(x[i] - y[i]); }
@@ -245,6 +251,23 @@ L1_LOSS_VECTORISE void Select(const int n, const L1LossIgnore<Dtype>& ignore,
       e[i] = y[i] - y[i] == Dtype(0) ? e[i] : Dtype(0);
     }
   }
+}
+
+template <typename Dtype>
+L1_LOSS_VECTORISE int CountIgnored(const int n,
+    const L1LossIgnore<Dtype>& ignore, const Dtype* y) {
+  // NaN is equal to nothing.
+  const Dtype label = ignore.label ? ignore.label_value
+      : std::numeric_limits<Dtype>::quiet_NaN();
+  int count = 0;
+  if (ignore.nonfinite) {
+    for (int i = 0; i < n; ++i) {
+      count += (y[i] == label) | !(y[i] - y[i] == Dtype(0));
+    }
+  } else {
+    for (int i = 0; i < n; ++i) { count += y[i] == label; }
+  }
+  return count;
 }
 
 // What is summed: the numbers in a block, or |x - y| without writing it down.
@@ -293,7 +316,7 @@ double SumOf(const int n, const Dtype* e) {
   return Sum<Dtype>(n, term);
 }
 
-// Writes a block to its place. A large gradient goes past the caches.
+// Writes a block to its place, a large blob's past the caches.
 template <typename Dtype>
 void Store(const int n, const Dtype* g, const bool stream, Dtype* out) {
 #ifdef __SSE2__
@@ -332,7 +355,7 @@ void Expand(const L1LossBroadcast& map, const Dtype* factor, int begin, int n,
   while (n > 0) {
     const int run = std::min(n, map.size[last] - at[last]);
     if (map.stride[last] == 0) {
-      std::fill(out, out + run, *factor);
+      Fill(run, *factor, out);
     } else {
       std::copy(factor, factor + run, out);
     }
@@ -385,7 +408,7 @@ void L1LossLayer<Dtype>::Reshape(const vector<Blob<Dtype>*>& bottom,
     LOG(FATAL) << where() << "predictions () have no axes; fix: give them at "
         << "least one, the batch";
   }
-  if (y.empty() || !SameOrder(x, y)) {
+  if (x != y && (y.empty() || !SameOrder(x, y))) {
     LOG(FATAL) << where() << "predictions " << ShapeString(x)
         << " and targets " << ShapeString(y) << " do not match; fix: give both "
         << "the same shape, or one with neighbouring axes of the other merged";
@@ -401,7 +424,9 @@ void L1LossLayer<Dtype>::Reshape(const vector<Blob<Dtype>*>& bottom,
     weight_map_ = MakeBroadcast(w, x);
   }
   const vector<int> top_shape = TopShape(*bottom[0]);
-  top_map_ = MakeBroadcast(top_shape, x);
+  if (options_.reduction() == L1LossParameter::NONE) {
+    top_map_ = MakeBroadcast(top_shape, x);
+  }
   ReshapeTop(top_shape, top[0]);
 }
 
@@ -468,18 +493,14 @@ void L1LossLayer<Dtype>::Elementwise(const vector<Blob<Dtype>*>& bottom,
 template <typename Dtype>
 double L1LossLayer<Dtype>::Counted(const vector<Blob<Dtype>*>& bottom,
     const int begin, const int n) const {
+  const Dtype* y = bottom[1]->cpu_data() + begin;
+  if (bottom.size() == 2) { return n - CountIgnored(n, ignore_, y); }
   Dtype counted[kBlock];
-  if (bottom.size() > 2) {
-    Expand(weight_map_, bottom[2]->cpu_data(), begin, n, counted);
-    if (options_.reduction() == L1LossParameter::VALID_MEAN) {
-      NonZero(n, counted);
-    }
-  } else {
-    std::fill(counted, counted + n, Dtype(1));
+  Expand(weight_map_, bottom[2]->cpu_data(), begin, n, counted);
+  if (options_.reduction() == L1LossParameter::VALID_MEAN) {
+    NonZero(n, counted);
   }
-  if (ignore_.any()) {
-    Select(n, ignore_, bottom[1]->cpu_data() + begin, counted);
-  }
+  if (ignore_.any()) { Select(n, ignore_, y, counted); }
   return SumOf(n, counted);
 }
 
@@ -525,16 +546,17 @@ void L1LossLayer<Dtype>::ForwardUnreduced_cpu(
   divisor_ = row;
   Dtype* out = top->mutable_cpu_data();
   if (row == 0) { caffe_set(top->count(), Dtype(0), out); }
+  const bool stream = count * sizeof(Dtype) >= kStreamBytes;
   Dtype e[kBlock];
   double sum = 0;
   int left = row;  // of the row that is being summed
   for (int begin = 0, n; begin < count; begin += n) {
     n = std::min(kBlock, count - begin);
+    Elementwise(bottom, begin, n, e);
     if (row == 1) {
-      Elementwise(bottom, begin, n, out + begin);
+      Store(n, e, stream, out + begin);
       continue;
     }
-    Elementwise(bottom, begin, n, e);
     for (int at = 0, part; at < n; at += part) {
       part = std::min(left, n - at);
       sum += SumOf(part, e + at);
@@ -546,6 +568,7 @@ void L1LossLayer<Dtype>::ForwardUnreduced_cpu(
       }
     }
   }
+  FinishStores();
 }
 
 template <typename Dtype>

@@ -143,6 +143,8 @@ def recover(store: Store) -> str | None:
     """Finish what a killed run began; its verb, or None where there was none."""
     if not store.exists():
         return None
+    with told_as_error("tidy up"):
+        store.remove_parts()
     if store.journal.exists():
         journal = read_journal(store.journal)
         with told_as_error("roll forward"):

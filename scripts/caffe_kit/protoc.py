@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import subprocess
 import tempfile
@@ -33,6 +34,7 @@ def parse(data: bytes, folder: Path) -> FileDescriptorProto:
     return FileDescriptorSet.FromString(run_protoc(ascii_twin(data), folder)).file[0]
 
 
+@functools.lru_cache(maxsize=16)
 def run_protoc(data: bytes, folder: Path) -> bytes:
     with tempfile.TemporaryDirectory(prefix="l1loss-kit-") as scratch:
         source = Path(scratch, "caffe.proto")

@@ -18,6 +18,7 @@ from typing import Iterable, Iterator, Optional, Tuple
 from .errors import RecordDamaged, Refused
 
 FOLDER = ".l1loss-kit"
+PART = ".part"
 Owner = Optional[Tuple[int, int]]
 
 
@@ -71,10 +72,21 @@ class Store:
 
     def put(self, path: Path, data: bytes) -> None:
         """Write a file of ours whole or not at all."""
-        part = path.with_name(path.name + ".part")
+        part = path.with_name(path.name + PART)
         remove_if_there(part)
-        write_new(part, data, 0o644, owner_of(self.folder))
-        os.rename(str(part), str(path))
+        try:
+            write_new(part, data, 0o644, owner_of(self.folder))
+            os.rename(str(part), str(path))
+        except BaseException:
+            with contextlib.suppress(OSError):
+                remove_if_there(part)
+            raise
+
+    def remove_parts(self) -> None:
+        """What a killed run was just writing in this folder."""
+        for folder in (self.folder, self.blobs):
+            for path in folder.glob("*" + PART):
+                os.unlink(str(path))
 
     def put_blob(self, data: bytes) -> str:
         name = sha256(data)

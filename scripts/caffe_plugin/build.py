@@ -31,9 +31,7 @@ def fingerprint(library: Path) -> str:
 
 def build(caffe: Caffe, output_file: Path) -> None:
     """Write the plugin, all of it or nothing."""
-    for tool, package in (("g++", "g++"), ("protoc", "protobuf-compiler")):
-        if not shutil.which(tool):
-            raise Refused(f"{tool} is not on PATH", f"apt-get install {package}")
+    need_tools()
     folder = output_file.resolve().parent
     if not folder.is_dir():
         raise Refused("no such folder", "make it first, or name another with -o", str(folder))
@@ -42,6 +40,20 @@ def build(caffe: Caffe, output_file: Path) -> None:
         staged = Path(scratch, "plugin.so")
         compile_layer(caffe, Path(scratch), staged)
         place(staged, output_file)
+
+
+def build_beside(caffe: Caffe, sources: list[Path], output_file: Path) -> None:
+    """Write a shared library of other sources, compiled just as the plugin is."""
+    need_tools()
+    with tempfile.TemporaryDirectory(prefix="l1-loss-plugin-") as scratch:
+        generate_messages(caffe, Path(scratch))
+        link(caffe, [*compiler_flags(caffe, Path(scratch)), *map(str, sources)], output_file)
+
+
+def need_tools() -> None:
+    for tool, package in (("g++", "g++"), ("protoc", "protobuf-compiler")):
+        if not shutil.which(tool):
+            raise Refused(f"{tool} is not on PATH", f"apt-get install {package}")
 
 
 def generate_messages(caffe: Caffe, scratch: Path) -> None:
@@ -98,28 +110,40 @@ def protoc(*arguments: str) -> None:
 
 
 def compile_layer(caffe: Caffe, scratch: Path, staged: Path) -> None:
-    symbols = output(["nm", "-D", str(caffe.library)])
-    if "L1LossLayer" in symbols:
+    if has_l1_loss(caffe):
         raise Refused("this Caffe has an L1Loss layer already, and needs no plugin",
                       'write type: "L1Loss" and l1_loss_param', str(caffe.library))
-    if NEW_STRINGS not in symbols:
+    if NEW_STRINGS not in symbols(caffe):
         raise Refused("it was compiled with the C++ library's old strings, which this compiler's "
                       "plugin could not exchange with it", "use the compiler that built it",
                       str(caffe.library))
-    definitions = [f'-DL1_LOSS_PLUGIN="{fingerprint(caffe.library)}"']
-    definitions += [f"-D{name}={name}Plugin" for name in CLASSES]
-    if caffe.cpu_only:
-        definitions.append("-DCPU_ONLY")
-    common = ["-O2", "-fPIC", *definitions, f"-I{scratch}", f"-I{KIT / 'include'}",
-              f"-I{caffe.include}"]
-    objects = []
+    flags = [f'-DL1_LOSS_PLUGIN="{fingerprint(caffe.library)}"',
+             *(f"-D{name}={name}Plugin" for name in CLASSES), *compiler_flags(caffe, scratch)]
+    sources = [str(LAYER), str(scratch / "l1_loss_parameter.pb.cc")]
     if not caffe.cpu_only:
-        objects.append(scratch / "gpu.o")
-        common.append(f"-I{cuda_home() / 'include'}")
-        run([str(cuda_home() / "bin" / "nvcc"), *nvcc_flags(common), "-c",
-             str(LAYER.with_suffix(".cu")), "-o", str(objects[0])])
-    run(["g++", "-std=c++11", "-shared", "-Wl,-z,defs", *common, str(LAYER),
-         str(scratch / "l1_loss_parameter.pb.cc"), *map(str, objects), "-o", str(staged),
+        sources.append(str(scratch / "gpu.o"))
+        run([str(cuda_home() / "bin" / "nvcc"), *nvcc_flags(flags), "-c",
+             str(LAYER.with_suffix(".cu")), "-o", sources[-1]])
+    link(caffe, [*flags, *sources], staged)
+
+
+def symbols(caffe: Caffe) -> str:
+    return output(["nm", "-D", str(caffe.library)])
+
+
+def has_l1_loss(caffe: Caffe) -> bool:
+    return "L1LossLayer" in symbols(caffe)
+
+
+def compiler_flags(caffe: Caffe, scratch: Path) -> list[str]:
+    """-O2, as Caffe's Makefile has it."""
+    includes = [scratch, KIT / "include", caffe.include]
+    device = ["-DCPU_ONLY"] if caffe.cpu_only else [f"-I{cuda_home() / 'include'}"]
+    return ["-O2", "-fPIC", *device, *(f"-I{folder}" for folder in includes)]
+
+
+def link(caffe: Caffe, arguments: list[str], output_file: Path) -> None:
+    run(["g++", "-std=c++11", "-shared", "-Wl,-z,defs", *arguments, "-o", str(output_file),
          str(caffe.library), *cuda_libraries(caffe), *LIBRARIES])
 
 

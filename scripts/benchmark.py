@@ -1,0 +1,157 @@
+#!/usr/bin/env python3
+"""How fast the L1 loss is, beside others and beside what the memory allows.
+
+One thread, medians of interleaved repetitions, everything in one run. Runs in the sandbox; with
+CAFFE_ROOT set, on a copy of that checkout. PyTorch is compared where --torch names a Python that
+has it (scripts/test.sh installs one, which is found by itself).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+
+from caffe_bench import table  # noqa: E402
+
+COUNTS = [1024, 8192, 65536, 524288, 4194304, 33554432]
+ACCURACY_COUNT = 100_000_000
+LEAST_SECONDS = 2e-3  # of one measurement: short calls are repeated until they take that long
+
+
+class Worker:
+    """A process that times what it is told to."""
+
+    def __init__(self, command: list[str]) -> None:
+        environment = dict(os.environ, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                        text=True, env=environment)
+
+    def ask(self, **request: Any) -> dict:
+        assert self.process.stdin and self.process.stdout
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        if not line:
+            sys.exit("benchmark: a measuring process ended; see its message above")
+        return json.loads(line)
+
+    def end(self) -> None:
+        self.process.communicate()
+
+
+def main(arguments: list[str]) -> int:
+    options = parse(arguments)
+    workers = start_workers(options.torch)
+    rows = []
+    for dtype in ("float32", "float64"):
+        for count in options.counts:
+            print(f"benchmark: {count:,} x {dtype}", file=sys.stderr)
+            rows.append({"dtype": dtype, "count": count,
+                         "seconds": measure(workers, dtype, count, options.repetitions)})
+    error = workers[0].ask(loss=ACCURACY_COUNT)["error"] if options.accuracy else None
+    for worker in workers:
+        worker.end()
+    result = {"date": time.strftime("%Y-%m-%d"), "processor": processor(), "threads": 1,
+              "rows": rows, "relative_error_of_1e8_floats": error}
+    print(table.render(result))
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=1) + "\n")
+    if options.plot:
+        plot(result, options.plot)
+    return 0
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write all figures there too")
+    parser.add_argument("--plot", metavar="FILE.png", type=Path, help="draw time over size")
+    parser.add_argument("--counts", metavar="N", type=int, nargs="+", default=COUNTS,
+                        help="numbers of elements (default: 1,024 to 33,554,432)")
+    parser.add_argument("--repetitions", metavar="N", type=int, default=11)
+    parser.add_argument("--torch", metavar="PYTHON", type=Path, default=default_torch(),
+                        help="a Python that has PyTorch")
+    parser.add_argument("--no-accuracy", dest="accuracy", action="store_false",
+                        help=f"leave out the error at {ACCURACY_COUNT:,} elements (1.6 GB)")
+    return parser.parse_args(arguments)
+
+
+def work_folder() -> Path:
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(os.environ.get("CAFFE_L1_WORK") or f"{cache}/caffe-l1-loss/work")
+
+
+def default_torch() -> Path | None:
+    python = work_folder() / "venv" / "bin" / "python"
+    return python if python.exists() else None
+
+
+def start_workers(torch: Path | None) -> list[Worker]:
+    folder = work_folder() / "bench"
+    print("benchmark: compiling; the first time this builds a patched Caffe, about 3 minutes",
+          file=sys.stderr)
+    built = subprocess.run([*sandbox(), "python3", str(HERE / "caffe_bench" / "build.py"),
+                            str(folder)])
+    if built.returncode:
+        sys.exit(built.returncode)
+    worker = str(HERE / "caffe_bench" / "worker.py")
+    pycaffe = ["env", f"PYTHONPATH={folder / 'patched' / 'python'}"]
+    workers = [
+        Worker([*sandbox(), *pycaffe, "python3", worker, "patched", str(folder / "patched")]),
+        Worker([*sandbox(), "python3", worker, "stock", str(folder / "stock")])]
+    if torch:
+        workers.append(Worker([str(torch), worker, "torch"]))
+    return workers
+
+
+def sandbox() -> list[str]:
+    """What a command that needs Caffe begins with."""
+    return [] if os.environ.get("CAFFE_ROOT") else [str(HERE / "sandbox.sh"), "run"]
+
+
+def measure(workers: list[Worker], dtype: str, count: int, repetitions: int) -> dict:
+    """Median seconds per call, by name and direction; all take turns in each repetition."""
+    turns = []
+    for worker in workers:
+        for name in worker.ask(open=[dtype, count])["names"]:
+            for direction in ("forward", "backward"):
+                first = worker.ask(time=[name, direction, 1])["seconds"]
+                turns.append((worker, name, direction, max(1, int(LEAST_SECONDS / first))))
+    seconds: dict = {}
+    for _ in range(repetitions):
+        for worker, name, direction, times in turns:
+            answer = worker.ask(time=[name, direction, times])["seconds"]
+            seconds.setdefault(name, {}).setdefault(direction, []).append(answer)
+    return {name: {direction: statistics.median(values) for direction, values in both.items()}
+            for name, both in seconds.items()}
+
+
+def processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if "model name" in line)
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def plot(result: dict, file: Path) -> None:
+    """By the Python of the sandbox, which has matplotlib."""
+    drawn = subprocess.run([*sandbox(), "python3", str(HERE / "caffe_bench" / "plot.py")],
+                           input=json.dumps(result).encode(), stdout=subprocess.PIPE)
+    if drawn.returncode:
+        sys.exit("benchmark: the plot failed; see the message above")
+    file.write_bytes(drawn.stdout)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

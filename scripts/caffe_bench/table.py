@@ -1,0 +1,71 @@
+"""The figures of a benchmark as text. Pure: a result in, lines out."""
+
+from __future__ import annotations
+
+# Bytes that a call moves for each element of 4 bytes, read and written, by what it must do:
+# ours reads x and y, and writes both gradients; the article's also goes through its buffer.
+BYTES = {"native": (8, 16), "article": (16, 48)}
+
+
+def render(result: dict) -> str:
+    lines = [f"{result['processor']}, {result['threads']} thread, {result['date']}; medians; "
+             "ratios are times over the native layer's, so 2.0x means: ours is twice as fast"]
+    for dtype in sorted({row["dtype"] for row in result["rows"]}):
+        rows = [row for row in result["rows"] if row["dtype"] == dtype]
+        for direction in ("forward", "backward"):
+            lines += ["", f"{direction}, {dtype}", *columns(rows, direction, dtype)]
+    lines += ["", *variants(result)]
+    if result.get("relative_error_of_1e8_floats") is not None:
+        lines += ["", f"relative error of the loss of 100,000,000 floats: "
+                      f"{result['relative_error_of_1e8_floats']:.1e}"]
+    return "\n".join(lines)
+
+
+def columns(rows: list, direction: str, dtype: str) -> list[str]:
+    limit = "read both" if direction == "forward" else "memcpy both"
+    size = 4 if dtype == "float32" else 8
+    moved = {name: BYTES[name][direction == "backward"] * size // 4 for name in BYTES}
+    head = ["elements", "native", "bytes/el.", "GB/s", f"over {limit}", "article's",
+            "bytes/el.", "plugin", "Euclidean", "PyTorch", "Python layer", "plain numpy"]
+    lines = [head]
+    for row in rows:
+        seconds = {name: both[direction] for name, both in row["seconds"].items()}
+        native = seconds["native"]
+        lines.append([
+            f"{row['count']:,}", duration(native), str(moved["native"]),
+            f"{moved['native'] * row['count'] / native / 1e9:.1f}",
+            f"{native / seconds['limit']:.2f}x", ratio(seconds, "article", native),
+            str(moved["article"]), ratio(seconds, "plugin", native),
+            ratio(seconds, "euclidean", native),
+            ratio(seconds, "torch", native), duration(seconds.get("python")),
+            ratio(seconds, "numpy", seconds.get("python"))])
+    return align(lines)
+
+
+def variants(result: dict) -> list[str]:
+    """What the options cost, at the largest size in float."""
+    row = max((row for row in result["rows"] if row["dtype"] == "float32"),
+              key=lambda row: row["count"])
+    plain = row["seconds"]["native"]
+    lines = [["native, by option", "forward", "over plain", "backward", "over plain"]]
+    for name, both in sorted(row["seconds"].items()):
+        if name.startswith("native"):
+            lines.append([name.replace("native", "").strip() or "plain"] + [
+                cell for direction in ("forward", "backward") for cell in
+                (duration(both[direction]), f"{both[direction] / plain[direction]:.2f}x")])
+    return [f"{row['count']:,} elements, float32", *align(lines)]
+
+
+def ratio(seconds: dict, name: str, base: float | None) -> str:
+    return f"{seconds[name] / base:.1f}x" if name in seconds and base else "-"
+
+
+def duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    return f"{seconds * 1e6:.1f} us" if seconds < 1e-3 else f"{seconds * 1e3:.2f} ms"
+
+
+def align(lines: list[list[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    return ["  ".join(cell.rjust(width) for cell, width in zip(line, widths)) for line in lines]

@@ -1,0 +1,211 @@
+"""Measures in a process of its own: `worker.py patched|stock FOLDER` or `worker.py torch`.
+
+Reads one JSON object a line from standard input, and answers each with one on standard output:
+    {"open": [dtype, count]}                    -> {"names": [what can be timed]}
+    {"time": [name, direction, times]}          -> {"seconds": per call}
+    {"loss": count}                             -> {"error": relative, against numpy in float64}
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Callable
+
+BATCH = 256
+LIBRARY = "harness.so"
+
+VARIANTS = {
+    "native": {},
+    "native weighted": {"bottom": "w"},
+    "native per sample": {"bottom": "sample"},
+    "native ignore_label": {"options": {"ignore_label": -1}},
+    "native ignore_nonfinite": {"options": {"ignore_nonfinite_target": True}},
+    "native valid_mean": {"options": {"reduction": "VALID_MEAN", "ignore_label": -1}},
+    "native unreduced": {"options": {"reduction": "NONE"}},
+}
+
+
+def layer_text(kind: str, own: bool, options: dict | None = None, bottom: str = "") -> str:
+    """A layer's prototxt; own says whether this Caffe's caffe.proto has l1_loss_param."""
+    bottoms = " ".join(f'bottom: "{name}"' for name in ("x", "y", bottom) if name)
+    param = f"python_param {{ param_str: '{json.dumps(options)}' }}" if options else ""
+    if own and options:
+        fields = json.dumps(options).strip("{}").replace('"', "")
+        param = f"l1_loss_param {{ {fields} }}"
+    return f'name: "{kind}" type: "{kind}" {bottoms} top: "loss" loss_weight: 1 {param}'
+
+
+class Harness:
+    """Layers timed in C++, with the limits of this machine beside them."""
+
+    def __init__(self, folder: str) -> None:
+        import caffe
+        self.own = "L1Loss" in list(caffe.layer_type_list())
+        if not self.own:
+            import l1_loss_plugin
+            l1_loss_plugin.load(os.path.join(folder, "plugin.so"))
+        self.library = ctypes.CDLL(os.path.join(folder, LIBRARY), ctypes.RTLD_GLOBAL)
+        for name in ("forward", "backward", "loss"):
+            getattr(self.library, f"bench_{name}").restype = ctypes.c_double
+        for name in ("new", "data", "diff"):
+            getattr(self.library, f"bench_{name}").restype = ctypes.c_void_p
+        self.blas = ctypes.CDLL("libopenblas.so.0")
+        self.blas.cblas_sasum.restype = ctypes.c_float
+        self.blas.cblas_dasum.restype = ctypes.c_double
+        self.bench = None
+
+    def open(self, dtype: str, count: int) -> dict[str, dict[str, Callable[[int], float]]]:
+        if self.bench:
+            self.library.bench_delete(self.bench)
+        is_double = dtype == "float64"
+        self.bench = ctypes.c_void_p(self.library.bench_new(is_double, count))
+        texts = {name: layer_text("L1Loss", self.own, **how) for name, how in VARIANTS.items()}
+        texts["article"] = layer_text("L1LossArticle", self.own)
+        texts["euclidean"] = layer_text("EuclideanLoss", self.own)
+        timers = {name: self.layer(text) for name, text in texts.items()}
+        timers["limit"] = self.limits(is_double, count)
+        return timers
+
+    def layer(self, text: str) -> dict[str, Callable[[int], float]]:
+        index = self.library.bench_add_layer(self.bench, text.encode())
+        return {
+            "forward": lambda times: self.library.bench_forward(self.bench, index, times),
+            "backward": lambda times: self.library.bench_backward(self.bench, index, times),
+        }
+
+    def limits(self, is_double: bool, count: int) -> dict[str, Callable[[int], float]]:
+        """Reading both arrays, as fast as BLAS does; memcpy of both."""
+        asum = self.blas.cblas_dasum if is_double else self.blas.cblas_sasum
+        data = [ctypes.c_void_p(self.library.bench_data(self.bench, i)) for i in range(2)]
+        diff = [ctypes.c_void_p(self.library.bench_diff(self.bench, i)) for i in range(2)]
+        size = count * (8 if is_double else 4)
+
+        def read() -> None:
+            for array in data:
+                asum(count, array, 1)
+
+        def copy() -> None:
+            for target, source in zip(diff, data):
+                ctypes.memmove(target, source, size)
+
+        return {"forward": timer(read), "backward": timer(copy)}
+
+    def error(self, count: int) -> float:
+        """The relative error of the native loss of so many floats."""
+        import numpy as np
+        self.open("float32", count)
+        arrays = [np.ctypeslib.as_array(ctypes.cast(
+            self.library.bench_data(self.bench, i), ctypes.POINTER(ctypes.c_float)), (count,))
+            for i in range(2)]
+        expected = sum(np.abs(x.astype(np.float64) - y).sum()
+                       for x, y in zip(*(np.array_split(array, 100) for array in arrays)))
+        self.library.bench_forward(self.bench, 0, 1)
+        loss = self.library.bench_loss(self.bench, 0)
+        batch = BATCH if count >= BATCH else 1
+        return abs(loss / (expected / batch) - 1)
+
+
+def timer(call: Callable[[], None]) -> Callable[[int], float]:
+    def seconds(times: int) -> float:
+        start = time.perf_counter()
+        for _ in range(times):
+            call()
+        return (time.perf_counter() - start) / times
+    return seconds
+
+
+NET = """force_backward: true
+layer {{ name: "data" type: "Input" top: "x" top: "y" input_param {{
+  shape {{ dim: {batch} dim: {length} }} }} }}
+layer {{ name: "loss" type: "Python" bottom: "x" bottom: "y" top: "loss" loss_weight: 1
+  python_param {{ module: "{module}" layer: "{layer}" }} }}
+"""
+
+
+def python_layer(module: str, layer: str, count: int) -> dict[str, Callable[[int], float]]:
+    """A Python layer, called as Caffe calls it."""
+    import caffe
+    import numpy as np
+    batch = BATCH if count >= BATCH else 1
+    with tempfile.NamedTemporaryFile("w", suffix=".prototxt") as file:
+        file.write(NET.format(batch=batch, length=count // batch, module=module, layer=layer))
+        file.flush()
+        net = caffe.Net(file.name, caffe.TRAIN)
+    generator = np.random.RandomState(0)
+    for name in ("x", "y"):
+        net.blobs[name].data[...] = generator.uniform(-2, 2, net.blobs[name].data.shape)
+        net.blobs[name].diff[...] = 0
+    index = list(net._layer_names).index("loss")
+    net._forward(index, index)
+    return {"forward": timer(lambda: net._forward(index, index)),
+            "backward": timer(lambda: net._backward(index, index))}
+
+
+def caffe_timers(kind: str, folder: str) -> tuple[Callable, Callable]:
+    harness = Harness(folder)
+
+    def open_all(dtype: str, count: int) -> dict:
+        timers = harness.open(dtype, count)
+        if kind == "stock":
+            return {"plugin": timers["native"]}
+        if dtype == "float32":  # pycaffe has no nets in double
+            timers["python"] = python_layer("l1_loss_layer", "L1LossLayer", count)
+            timers["numpy"] = python_layer("plain_numpy_layer", "PlainNumpyLayer", count)
+        return timers
+
+    return open_all, harness.error
+
+
+def torch_timers() -> tuple[Callable, Callable]:
+    import torch
+    torch.set_num_threads(1)
+
+    def open_all(dtype: str, count: int) -> dict:
+        x, y = (torch.rand(count, dtype=getattr(torch, dtype)).mul_(4).sub_(2).requires_grad_()
+                for _ in range(2))
+        loss = [torch.nn.functional.l1_loss(x, y, reduction="sum")]
+
+        def forward() -> None:
+            loss[0] = torch.nn.functional.l1_loss(x, y, reduction="sum")
+
+        def backward() -> None:
+            x.grad = y.grad = None
+            loss[0].backward(retain_graph=True)
+
+        return {"torch": {"forward": timer(forward), "backward": timer(backward)}}
+
+    return open_all, lambda count: None
+
+
+def main(kind: str, folder: str = "") -> None:
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print goes to standard error
+    here = Path(__file__).resolve().parent
+    sys.path[:0] = [str(here), str(here.parent.parent / "python_layer")]
+    os.environ.setdefault("GLOG_minloglevel", "2")
+    open_all, error = torch_timers() if kind == "torch" else caffe_timers(kind, folder)
+    timers: dict = {}
+    for line in sys.stdin:
+        request = json.loads(line)
+        if "open" in request:
+            timers.clear()
+            timers.update(open_all(*request["open"]))
+            answer = {"names": sorted(timers)}
+        elif "time" in request:
+            name, direction, times = request["time"]
+            answer = {"seconds": timers[name][direction](times)}
+        else:
+            timers.clear()
+            answer = {"error": error(request["loss"])}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import l1_loss as mathematics
 import numpy as np
@@ -146,13 +147,15 @@ def test_arrays_larger_than_a_block(rows, columns):
     close(dx, 3.7 * np.sign(x.astype(np.float64) - y) / rows)
 
 
-def test_the_sum_of_many_floats_is_accurate():
-    x = np.full(2**24, 0.1, np.float32)
-    close(l1_loss(x, np.zeros_like(x), reduction="MEAN"), float(np.float32(0.1)))
+@pytest.mark.parametrize("value", [0.1, 0.7, 1 / 3, 5.1e-6])
+def test_the_sum_of_many_floats_is_accurate(value):
+    """Equal numbers, because their roundings do not cancel."""
+    x = np.full(2**22 + 48, value, np.float32)
+    close(l1_loss(x, np.zeros_like(x), reduction="MEAN"), float(np.float32(value)))
 
 
 def test_sums_beyond_the_range_of_float():
-    x = np.full(8192, 3e38, np.float32)
+    x = np.full(16384, 3e38, np.float32)
     close(l1_loss(x, np.zeros_like(x), reduction="MEAN"), float(np.float32(3e38)))
 
 
@@ -254,6 +257,20 @@ def test_the_label_is_compared_in_the_precision_of_the_target():
     y = np.array([0.1, 0.5], np.float32)
     assert l1_loss(y + 1, y, reduction="VALID_MEAN", ignore_label=0.1) == 1
     assert l1_loss(y + 1, y, reduction="SUM", ignore_label=0.1) == 1
+    y[0] = INF
+    assert l1_loss(np.ones_like(y), y, reduction="SUM", ignore_label=1e300) == 0.5
+
+
+def test_threads_do_not_share_scratch():
+    """numpy lets other threads run while it computes."""
+    arrays = [np.full(200000, value, np.float32) for value in range(8)]
+
+    def sums(array):
+        return [l1_loss(array, np.zeros_like(array), reduction="MEAN") for _ in range(50)]
+
+    with ThreadPoolExecutor(8) as pool:
+        for value, means in enumerate(pool.map(sums, arrays)):
+            assert means == [value] * 50
 
 
 # Shapes

@@ -54,7 +54,7 @@ print(done)
 def make_cases():
     rng = np.random.RandomState(27)
     shapes = [(3,), (2, 3), (2, 1, 4), (3, 2, 2, 2)]
-    masks = [{}, {"ignore_label": 1}, {"ignore_nonfinite_target": True}]
+    masks = [{}, {"ignore_label": 1}, {"ignore_nonfinite_target": True}, {"ignore_label": 1e300}]
     for shape in shapes:
         for weights in (None, (), shape[:1], (1, *shape[1:]), shape):
             for reduction in ("BATCHMEAN", "MEAN", "SUM", "VALID_MEAN", "WEIGHTED_MEAN", "NONE"):
@@ -66,6 +66,8 @@ def make_cases():
                     inputs = {"x": rng.randint(-2, 3, shape).astype(np.float32), "y": y}
                     if weights is not None:
                         inputs["weight"] = rng.choice([0, 0.5, 3], weights).astype(np.float32)
+                    if mask.get("ignore_label") == 1e300:
+                        inputs["x"].flat[-1] = np.nan
                     axis = int(rng.randint(-len(shape), len(shape)))
                     more = {"axis": axis} if reduction == "NONE" and rng.randint(2) else {}
                     yield {**inputs, **mask, **more, "reduction": reduction}
@@ -94,7 +96,7 @@ def test_python_27_computes_the_same(block):
         command, input=json.dumps(cases), text=True, capture_output=True, check=False,
     )
     assert result.returncode == 0, result.stderr
-    assert int(result.stdout) == len(cases) == 360
+    assert int(result.stdout) == len(cases) == 480
 
 
 def test_both_files_are_python_27():

@@ -286,16 +286,18 @@ def _aligned(x, y, weight, rows):
 
 
 def _blocks(shape):
-    """Yield the indices that cut an array of this shape into contiguous blocks."""
+    """Return the indices that cut an array of this shape into contiguous blocks."""
     axis, inner = len(shape) - 1, 1
     while axis and inner * shape[axis] <= BLOCK:
         inner *= shape[axis]
         axis -= 1
     # What lies below this axis fits into a block, and that step times.
     step = max(1, BLOCK // inner)
-    for outer in itertools.product(*[range(n) for n in shape[:axis]]):
-        for start in range(0, shape[axis], step):
-            yield outer + (slice(start, start + step),)
+    parts = [(slice(i, i + step),) for i in range(0, shape[axis], step)]
+    if axis == 0:
+        return parts
+    outer = itertools.product(*[range(n) for n in shape[:axis]])
+    return [index + part for index in outer for part in parts]
 
 
 _kept = threading.local()

@@ -36,6 +36,7 @@ class L1LossLayer(caffe.Layer):
                                  "got %d" % len(bottom))
             if len(top) != 1:
                 raise ValueError("takes 1 top, got %d" % len(top))
+            self.weighted = len(bottom) == 3
             # A Caffe of 2015 has it with an underscore.
             param_str = getattr(self, "param_str", None) or getattr(self, "param_str_", "")
             self.options = l1_loss.read_options(param_str)
@@ -63,29 +64,34 @@ class L1LossLayer(caffe.Layer):
             # A top that grows loses what Caffe wrote there once, and training would stop.
             top[0].diff[...] = self.loss_weight
         self.shapes = shapes
+        self.empty = 0 in shapes[0]
 
     def forward(self, bottom, top):
         if not self.learns:
             self._warn_without_loss_weight()
-        if bottom[0].count:
-            x, y, weight = _arrays(bottom)
+        if not self.empty:
+            x, y, weight = self._arrays(bottom)
             self.z = l1_loss.write_loss(top[0].data, x, y, weight, self.options)
         elif top[0].count:
             top[0].data[...] = 0
 
     def backward(self, top, propagate_down, bottom):
-        if len(bottom) == 3 and propagate_down[2]:
+        if self.weighted and propagate_down[2]:
             # Caffe does not ask a Python layer before it forces backward upon all bottoms.
             raise ValueError("%s: weights get no gradient; fix: set propagate_down to false for "
                              "bottom[2], and leave out force_backward" % _who(self))
-        if not bottom[0].count:
+        if self.empty:
             return
         top_diff = top[0].diff
         self.learns = self.learns or bool(top_diff.any())
-        x, y, weight = _arrays(bottom)
+        x, y, weight = self._arrays(bottom)
         dx = bottom[0].diff if propagate_down[0] else None
         dy = bottom[1].diff if propagate_down[1] else None
         l1_loss.write_gradients(dx, dy, x, y, weight, top_diff, self.options, self.z)
+
+    def _arrays(self, bottom):
+        weight = bottom[2].data if self.weighted else None
+        return bottom[0].data, bottom[1].data, weight
 
     def _warn_without_loss_weight(self):
         """Warn, once, when a second training step begins and the first brought no gradient.
@@ -103,11 +109,6 @@ class L1LossLayer(caffe.Layer):
 def _shape(blob):
     # Reading it from the data is nine times faster, but an empty blob may have none.
     return blob.data.shape if blob.count else tuple(blob.shape)
-
-
-def _arrays(bottom):
-    x, y = bottom[0].data, bottom[1].data
-    return x, y, bottom[2].data if len(bottom) == 3 else None
 
 
 def _loss_weight(top):

@@ -30,6 +30,7 @@ SOURCES = [
 TARGETS = [PROTO, *SOURCES]
 SOURCES_READ = [
     PROTO,
+    "include/caffe/blob.hpp",
     "include/caffe/layer.hpp",
     "include/caffe/layer_factory.hpp",
     "include/caffe/layers/loss_layer.hpp",

@@ -56,7 +56,9 @@ def check_naming(naming: Naming) -> None:
         )
 
 
-OUR_NAMES = re.compile(rb"(?<![A-Za-z0-9])(l1_loss_param(?![a-z])|l1_loss|L1Loss|L1_LOSS)")
+OUR_NAMES = re.compile(
+    rb"((?<!Smooth)L1Loss|(?<![A-Za-z0-9])l1_loss_param(?![a-z])|(?<![A-Za-z0-9])(?:l1_loss|L1_LOSS))"
+)
 
 
 def rename(text: bytes, naming: Naming) -> bytes:

@@ -12,7 +12,14 @@ from .errors import Refused, WrongUsage
 
 PROTO = "src/caffe/proto/caffe.proto"
 LAYER_HEADER = "include/caffe/layer.hpp"
-LANDMARKS = (PROTO, LAYER_HEADER, "include/caffe/layer_factory.hpp", "src/caffe/net.cpp")
+BLOB_HEADER = "include/caffe/blob.hpp"
+LANDMARKS = (
+    PROTO,
+    LAYER_HEADER,
+    BLOB_HEADER,
+    "include/caffe/layer_factory.hpp",
+    "src/caffe/net.cpp",
+)
 NESTED_LOSS_HEADER = "caffe/layers/loss_layer.hpp"
 FLAT_LOSS_HEADER = "caffe/loss_layers.hpp"  # before 2016, one header for all losses
 
@@ -43,6 +50,7 @@ def open_tree(folder: str) -> CaffeTree:
                 folder,
             )
     check_interface(root)
+    check_blob(root)
     header = find_loss_header(root)
     return CaffeTree(
         root=root,
@@ -64,6 +72,19 @@ def check_interface(root: Path) -> None:
             "use a Caffe with <Dtype> layers, or the Python layer, which needs no patch",
             LAYER_HEADER,
             line_of(code, found.start(1)) if found else 1,
+        )
+
+
+def check_blob(root: Path) -> None:
+    """Before March 2015 a blob had four axes, and no shape() to ask."""
+    code = without_comments(read(root / BLOB_HEADER))
+    if not re.search(rb"\bshape\s*\(\s*\)\s*const", code):
+        found = re.search(rb"\bclass\s+Blob\b", code)
+        raise Refused(
+            "a Blob has no shape() here, only num, channels, height and width",
+            "use a Caffe of March 2015 or later, or the Python layer, which needs no patch",
+            BLOB_HEADER,
+            line_of(code, found.start()) if found else 1,
         )
 
 

@@ -1,0 +1,347 @@
+"""runtest: builds by make and by CMake, what it counts, and what it says when something fails."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from caffe_kit.diagnose import diagnose
+from caffe_kit.machine import Machine, Python
+from caffe_kit.make_config import cmake_options, makefile_config
+from caffe_kit.progress import compiled_file, count_compiled
+from caffe_kit.runtest import Tests
+from patch_support import SCRIPT, STATE, contents, edit, kit, make_checkout, snapshot
+
+HEADER = "include/caffe/layers/l1_loss_layer.hpp"
+PASSED = re.compile(r"^\[  PASSED  \] (\d+) tests\.$", re.MULTILINE)
+
+
+@pytest.fixture
+def caffe(tmp_path):
+    return make_checkout(tmp_path / "caffe")
+
+
+@pytest.fixture(scope="session")
+def cmake_folder(patched_tree, work):
+    """An out-of-source CMake build of the same tree, fresh; what runtest said of it."""
+    folder = work / "cmake"
+    shutil.rmtree(str(folder), ignore_errors=True)
+    return folder, kit("runtest", "--quick", "--build-dir", folder, patched_tree.root)
+
+
+# Real builds, the one by make shared with the other tests
+
+
+def test_make_builds_and_runs_only_our_tests(patched_tree):
+    output = patched_tree.runtest.stdout
+    assert int(PASSED.search(output).group(1)) > 0
+    assert re.search(r"^make: \d+ of (\d+) files, \S+, \d+ s$", output, re.MULTILINE)
+    log = (patched_tree.root / STATE / "runtest.log").read_text()
+    fixtures = set(re.findall(r"^\[       OK \] (\w+)/", log, re.MULTILINE))
+    assert fixtures == {"L1LossLayerTest"}
+
+
+def test_a_second_run_compiles_nothing(patched_tree):
+    result = kit("runtest", "--quick", patched_tree.root)
+    assert result.code == 0
+    assert "files compiled" not in result.err
+    assert PASSED.search(result.out)
+
+
+def test_json_counts_the_tests(patched_tree):
+    report = kit("runtest", "--quick", "--json", patched_tree.root).json
+    tests = report["tests"]
+    assert tests["run"] == tests["passed"] > 0 == tests["failed"]
+    assert report["log"] == str(patched_tree.root / STATE / "runtest.log")
+
+
+def test_cmake_builds_and_runs_only_our_tests_in_a_fresh_folder(patched_tree, cmake_folder):
+    folder, result = cmake_folder
+    assert result.code == 0, result.err
+    assert PASSED.search(result.out)
+    assert re.search(r"^build test.testbin: \d+ files compiled", result.err, re.MULTILINE)
+    log = (patched_tree.root / STATE / "runtest.log").read_text()
+    assert "Running 0 tests" not in log
+
+
+def test_an_older_cmake_folder_is_configured_again_and_keeps_its_choice(
+    patched_tree, cmake_folder
+):
+    """Caffe's CMake lists the sources only when it configures."""
+    folder, _ = cmake_folder
+    choose_tests(folder, "blob")
+    result = kit("runtest", "--quick", "--build-dir", folder, patched_tree.root)
+    assert result.code == 0, result.err
+    assert PASSED.search(result.out)
+    assert "BUILD_only_tests:STRING=blob\n" in (folder / "CMakeCache.txt").read_text()
+
+
+def choose_tests(folder: Path, names: str) -> None:
+    command = ["cmake", f"-DBUILD_only_tests={names}", str(folder)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def test_a_filter_that_matches_nothing_is_a_failure(patched_tree):
+    """gtest itself exits with 0 then."""
+    binary = patched_tree.root / ".build_release/test/test_l1_loss_layer.testbin"
+    kept = binary.with_name("kept")
+    binary.rename(kept)
+    script = f'#!/bin/sh\nexec "{kept}" --gtest_filter=NothingOfThisName*\n'
+    try:
+        binary.write_text(script)
+        binary.chmod(0o755)
+        result = kit("runtest", "--quick", patched_tree.root)
+    finally:
+        kept.replace(binary)
+    assert result.code == 3
+    assert result.err.splitlines()[-1].startswith("no L1LossLayerTest ran; fix: see ")
+
+
+def test_the_compilers_first_error_is_shown(patched_tree):
+    source = patched_tree.root / "src/caffe/util/benchmark.cpp"
+    original = source.read_bytes()
+    try:
+        source.write_bytes(original.replace(b"namespace caffe {", b"namespace caffe {\nint 1x;", 1))
+        result = kit("runtest", "--quick", patched_tree.root)
+    finally:
+        source.write_bytes(original)
+    assert result.code == 3
+    line = original[: original.index(b"namespace caffe {")].count(b"\n") + 2
+    last = result.err.splitlines()[-1]
+    assert last.startswith(f"src/caffe/util/benchmark.cpp:{line}: error: ")
+    assert "runtest.log" in last
+    assert f"revert {patched_tree.root}" in result.out
+    assert kit("status", patched_tree.root).code == 0
+
+
+def test_interrupted_runs_leave_no_children_and_keep_the_patch(patched_tree):
+    source = patched_tree.root / "src/caffe/util/benchmark.cpp"
+    os.utime(str(source))
+    command = [sys.executable, str(SCRIPT), "runtest", "--quick", str(patched_tree.root)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    wait_for(lambda: descendants(process.pid, "cc1plus"))
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert b"the patch stays; to take it out: " in out
+    wait_for(lambda: not running("cc1plus"))
+    assert kit("status", patched_tree.root).code == 0
+    assert kit("runtest", "--quick", patched_tree.root).code == 0
+
+
+def wait_for(condition, seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.05)
+
+
+def running(name: str) -> dict:
+    """Process and parent of every process of this name."""
+    found = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                text = (folder / "stat").read_text()
+            except OSError:
+                continue
+            command, rest = re.match(r"\d+ \((.*)\) \S (\d+)", text).groups()
+            if command == name or name == "":
+                found[int(folder.name)] = int(rest)
+    return found
+
+
+def descendants(pid: int, name: str) -> list:
+    parents = running("")
+    found = []
+    for child in running(name):
+        up = child
+        while up in parents and up != pid:
+            up = parents[up]
+        if up == pid:
+            found.append(child)
+    return found
+
+
+def test_another_caffe_pb_h_earlier_on_the_include_path_is_named(patched_tree, tmp_path):
+    header = tmp_path / "caffe/proto/caffe.pb.h"
+    header.parent.mkdir(parents=True)
+    header.write_text("// of another Caffe\n")
+    config = patched_tree.root / "Makefile.config"
+    original = config.read_text()
+    try:
+        config.write_text(original.replace("INCLUDE_DIRS := ", f"INCLUDE_DIRS := {tmp_path} "))
+        result = kit("runtest", "--quick", patched_tree.root)
+    finally:
+        config.write_text(original)
+    assert result.code == 3
+    assert str(header) in result.err
+    assert ".build_release/src/caffe/proto/caffe.pb.h" in result.err
+
+
+# Without a build
+
+
+def test_a_tree_that_is_not_patched_is_refused(caffe):
+    before = snapshot(caffe)
+    result = kit("runtest", "--quick", caffe)
+    assert result.code == 1
+    assert result.err == f"{caffe}: not applied; fix: run apply first\n"
+    assert snapshot(caffe) == before
+
+
+def test_a_missing_makefile_config_says_what_to_do(caffe):
+    kit("apply", caffe)
+    before = snapshot(caffe)
+    result = kit("runtest", "--quick", caffe)
+    assert result.code == 1
+    assert result.err.startswith("Makefile.config: is not there, and make needs it; fix: ")
+    assert "--write-config" in result.err and "--build-dir" in result.err
+    assert snapshot(caffe) == before
+
+
+def test_write_config_leaves_an_existing_one_alone(caffe):
+    kit("apply", caffe)
+    (caffe / "Makefile.config").write_text("$(error this is mine)\n")
+    before = contents(caffe)
+    result = kit("runtest", "--quick", "--write-config", caffe)
+    assert result.code == 3
+    assert "stays as it is" in result.out
+    assert contents(caffe) == before
+
+
+def test_a_cmake_folder_of_another_tree_is_refused(patched_tree, cmake_folder, caffe):
+    kit("apply", caffe)
+    result = kit("runtest", "--quick", "--build-dir", cmake_folder[0], caffe)
+    assert result.code == 1
+    assert f"this CMake folder builds {patched_tree.root}" in result.err
+
+
+def test_a_log_in_no_folder_is_wrong_usage(caffe, tmp_path):
+    kit("apply", caffe)
+    (caffe / "Makefile.config").write_text("CPU_ONLY := 1\n")
+    result = kit("runtest", "--quick", "--log", tmp_path / "no/where.log", caffe)
+    assert result.code == 2
+
+
+def test_edits_inside_our_files_are_no_reason_to_build(caffe):
+    kit("apply", caffe)
+    edit(caffe / HEADER, b"namespace caffe", b"namespace  caffe")
+    result = kit("runtest", "--quick", caffe)
+    assert result.code == 1
+    assert HEADER in result.err
+
+
+MACHINE = Machine(
+    cuda=None,
+    cuda_arch=[],
+    opencv=0,
+    leveldb=False,
+    lmdb=True,
+    hdf5=True,
+    blas="open",
+    include=["/usr/include/hdf5/serial"],
+    library_folders=["/usr/lib/hdf5"],
+    python=Python("3.9", ["/usr/include/python3.9"], ["boost_python39", "python3.9"], "/usr/lib"),
+)
+
+
+def test_a_written_config_says_what_the_machine_has():
+    lines = makefile_config(MACHINE).splitlines()
+    for line in (
+        "CPU_ONLY := 1",
+        "USE_OPENCV := 0",
+        "USE_LMDB := 1",
+        "BLAS := open",
+        "PYTHON_LIBRARIES := boost_python39 python3.9",
+        "WITH_PYTHON_LAYER := 1",
+        "INCLUDE_DIRS := $(PYTHON_INCLUDE) /usr/local/include /usr/include/hdf5/serial",
+    ):
+        assert line in lines
+
+
+def test_a_written_config_uses_cuda_where_it_is():
+    text = makefile_config(replace(MACHINE, cuda="/opt/cuda", cuda_arch=["75"]))
+    assert "CPU_ONLY" not in text
+    assert "CUDA_DIR := /opt/cuda\n" in text
+    assert "CUDA_ARCH := -gencode arch=compute_75,code=sm_75\n" in text
+
+
+def test_cmake_gets_the_same_choices():
+    options = cmake_options(MACHINE)
+    assert "-DCPU_ONLY=ON" in options
+    assert "-DUSE_OPENCV=OFF" in options
+    assert "-DUSE_LMDB=ON" in options
+    assert "-DBLAS=Open" in options
+
+
+COMPILED = [
+    ("CXX src/caffe/blob.cpp", "src/caffe/blob.cpp"),
+    ("echo CXX src/caffe/blob.cpp", "src/caffe/blob.cpp"),
+    ("NVCC src/caffe/layers/l1_loss_layer.cu", "src/caffe/layers/l1_loss_layer.cu"),
+    ("CXX .build_release/caffe.pb.cc", ".build_release/caffe.pb.cc"),
+    ("CXX/LD -o .build_release/tools/caffe.bin", None),
+    ("LD -o .build_release/lib/libcaffe.so.1.0.0", None),
+    ("[ 12%] Building CXX object src/CMakeFiles/blob.cpp.o", "src/CMakeFiles/blob.cpp.o"),
+    ("[3/9] Building CXX object a/b.o", "a/b.o"),
+    ("[ 12%] Linking CXX shared library ../lib/libcaffe.so", None),
+]
+
+
+@pytest.mark.parametrize("line, name", COMPILED)
+def test_progress_knows_a_compiled_file(line, name):
+    assert compiled_file(line) == name
+
+
+def test_a_dry_run_is_counted_once_per_file():
+    text = "echo CXX a.cpp\ng++ a.cpp -o a.o\necho CXX b.cpp\necho CXX b.cpp\necho LD x\n"
+    assert count_compiled(text) == 2
+
+
+ERRORS = [
+    ("x\n./a/b.hpp:7:3: error: no x\nc.cpp:1:1: error: y\n", "./a/b.hpp:7: error: no x; fix: "),
+    ("a.cpp:3:10: fatal error: lmdb.h: No such file or directory\n", "liblmdb-dev"),
+    ("a.cpp:3:10: fatal error: gflags/gflags.h: No such file or directory\n", "libgflags-dev"),
+    ("a.cpp:3:10: fatal error: hdf5.h: No such file or directory\n", "libhdf5-dev"),
+    ("a.cpp:3:10: fatal error: cblas.h: No such file or directory\n", "libopenblas-dev"),
+    ("a.cpp:3:10: fatal error: Python.h: No such file or directory\n", "python3-dev"),
+    ("/usr/bin/ld: cannot find -lopencv_core\n", "libopencv-dev"),
+    ("/usr/bin/ld: cannot find -lboost_python\n", "libboost-python-dev"),
+    ("/usr/bin/ld: cannot find -lsnappy\n", "libsnappy-dev"),
+    ("  Could NOT find Protobuf (missing: PROTOBUF_INCLUDE_DIR)\n", "libprotobuf-dev"),
+    ("/bin/sh: 1: protoc: not found\n", "protobuf-compiler"),
+    ("a.o: in function `f': undefined reference to `g()'\n", "undefined reference to `g()'"),
+    ("src/caffe.proto:4:3: Expected \";\".\n", "src/caffe.proto:4: error: Expected"),
+    ("make: *** [Makefile:5: all] Error 2\n", "[Makefile:5: all] Error 2"),
+    ("nothing of note\n", "make failed; fix: see the.log"),
+]
+
+
+@pytest.mark.parametrize("log, said", ERRORS)
+def test_the_first_error_of_a_log_and_its_package(log, said):
+    assert said in str(diagnose(log, "the.log", "make"))
+
+
+def test_counting_what_gtest_prints():
+    tests = Tests("L1LossLayerTest")
+    for line in (
+        "[ RUN      ] L1LossLayerTest/0.TestA",
+        "[       OK ] L1LossLayerTest/0.TestA (3 ms)",
+        "a.cpp:3: Failure",
+        "[  FAILED  ] L1LossLayerTest/1.TestA, where TypeParam = double (0 ms)",
+        "[       OK ] BlobSimpleTest/0.TestB (0 ms)",
+        "[  PASSED  ] 2 tests.",
+        "[  FAILED  ] L1LossLayerTest/1.TestA, where TypeParam = double",
+    ):
+        tests.line(line)
+    assert (tests.passed, tests.failed, tests.others) == (1, 1, 1)
+    assert tests.passed_line == "[  PASSED  ] 2 tests."
+    assert tests.first_failure == "a.cpp:3: Failure"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 
 import pytest
 from patch_support import (
     PROTO,
     REPO,
+    SCRIPT,
     SOURCES,
     STATE,
     TARGETS,
@@ -193,6 +195,14 @@ def test_no_protoc_is_one_line_with_the_command_that_installs_it(caffe, verb, tm
         "protoc is not on PATH; fix: sudo apt-get install protobuf-compiler\n"
     )
     assert snapshot(caffe) == before
+
+
+def test_output_that_nobody_can_take_changes_neither_exit_code_nor_tree(caffe):
+    with open("/dev/full", "wb") as full:
+        command = [sys.executable, str(SCRIPT), "apply", str(caffe)]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert kit("status", caffe).code == 0
 
 
 def test_json_has_one_shape_on_every_verb(caffe, tmp_path):

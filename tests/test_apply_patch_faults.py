@@ -28,6 +28,7 @@ TRACE = (
 )
 CREATING = {"openat", "write", "rename", "link", "linkat", "mkdir"}  # may find a full disk
 KILL, EIO, ENOSPC = "error=EIO:signal=SIGKILL", "error=EIO", "error=ENOSPC"
+FULL = "error=ENOSPC:delay_enter=0"  # this one and all that follow
 ENVIRONMENT = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
 
 
@@ -87,6 +88,7 @@ def changing_calls(root: Path, verb: str, trace: Path) -> list[tuple[str, int, s
 def inject(root: Path, verb: str, fault: Fault, trace: Path) -> tuple[int, bool]:
     """The exit code (-9 for killed) and whether the fault fired, at the very call meant."""
     rule = f"inject={fault.call}:{fault.what}:when={fault.number}"
+    rule += "+" if fault.what == FULL else ""
     code = strace(root, verb, trace, "-e", "trace=" + fault.call, "-e", rule)
     lines = trace.read_text("utf-8", "replace").splitlines()
     if fault.what == KILL:
@@ -159,7 +161,8 @@ def leftovers(root: Path) -> list[str]:
 
 def faults_at(calls: list[tuple[str, int, str]]) -> list[Fault]:
     faults = [Fault(*call, what) for call in calls for what in (KILL, EIO)]
-    return faults + [Fault(*call, ENOSPC) for call in calls if call[0] in CREATING]
+    faults += [Fault(*call, ENOSPC) for call in calls if call[0] in CREATING]
+    return faults + [Fault(*call, FULL) for call in calls if call[0] == "write"]
 
 
 @pytest.mark.parametrize("verb", ["apply", "revert"])

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from patch_support import CAFFE, PROTO, contents, edit, kit, make_checkout
 
-FLAGS = ["-std=c++11", "-O0", "-w", "-fPIC", "-pthread", "-DCPU_ONLY", "-DNDEBUG"]
+FLAGS = ["-std=c++11", "-O0", "-w", "-fPIC", "-pthread", "-DCPU_ONLY", "-I/usr/include/hdf5/serial"]
 LIBRARIES = [
     f"-l{name}"
     for name in ("glog", "gflags", "protobuf", "boost_system", "boost_thread", "openblas", "m")

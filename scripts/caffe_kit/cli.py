@@ -41,8 +41,18 @@ def main(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         report.exit = 130
         report.messages.append("interrupted")
-    show(report, options.json)
+    try:
+        show(report, options.json)
+    except OSError:  # nobody reads on, or the disk is full: the exit code still tells
+        discard_output()
     return report.exit
+
+
+def discard_output() -> None:
+    """Python would try once more to write at its end, and exit with a code of its own."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(nowhere, stream.fileno())
 
 
 def show(report: Report, as_json: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,11 +73,11 @@ def runtest(options: argparse.Namespace, report: Report) -> None:
     try:
         with open(str(log_path), "wb") as log, terminate_as_interrupt():
             tests = build_and_test(build, tree, naming, options.quick, log, log_path)
+        report.tests = {"run": tests.run, "passed": tests.passed, "failed": tests.failed}
+        judge(tests, naming, log_path)
     except (BuildFailed, KeyboardInterrupt):
         report.messages.append(f"the patch stays; to take it out: {revert_command(tree)}")
         raise
-    report.tests = {"run": tests.run, "passed": tests.passed, "failed": tests.failed}
-    judge(tests, naming, log_path)
     report.messages.append(tests.passed_line)
 
 
@@ -122,8 +123,8 @@ def build_and_test(
 ) -> Tests:
     try:
         for stage in build.stages(quick):
-            run_stage(stage, tree, log, log_path)
             refuse_other_header(build)
+            run_stage(stage, tree, log, log_path)
         tests = Tests(naming.fixture)
         command = build.test_command(quick)
         code = run(command, tree.root, log, tests.line)
@@ -131,8 +132,12 @@ def build_and_test(
         for stage in build.finish() if quick else []:
             run(stage.command, tree.root, log, lambda line: None)
     if code != 0 and tests.failed == 0:
-        raise diagnose(log_path.read_text("utf-8", "replace"), str(log_path), "the test program")
+        raise BuildFailed(f"the test program {ending(code)}", f"see {log_path}")
     return tests
+
+
+def ending(code: int) -> str:
+    return f"was ended by signal {-code}" if code < 0 else f"ended with exit status {code}"
 
 
 def run_stage(stage: Stage, tree: CaffeTree, log: BinaryIO, log_path: Path) -> None:
@@ -167,5 +172,5 @@ def judge(tests: Tests, naming: Naming, log_path: Path) -> None:
 
 
 def revert_command(tree: CaffeTree) -> str:
-    return f"{sys.argv[0]} revert {tree.root}"
+    return f"{sys.argv[0]} revert {shlex.quote(str(tree.root))}"
 

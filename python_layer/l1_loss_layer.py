@@ -13,6 +13,7 @@ weights. The formulas, the shapes and the options (param_str, as JSON) are those
 """
 
 import gc
+import sys
 import warnings
 
 import caffe
@@ -41,7 +42,7 @@ class L1LossLayer(caffe.Layer):
             param_str = getattr(self, "param_str", None) or getattr(self, "param_str_", "")
             self.options = l1_loss.read_options(param_str)
         except ValueError as error:
-            l1_loss.prefix(error, _who(self))
+            _explain(self, error)
             raise
 
     def reshape(self, bottom, top):
@@ -54,7 +55,7 @@ class L1LossLayer(caffe.Layer):
         try:
             top_shape = l1_loss.check_shapes(self.options, *shapes)
         except ValueError as error:
-            l1_loss.prefix(error, _who(self))
+            _explain(self, error)
             raise
         if 0 in top_shape:
             # Caffe reads the data of an empty top, and aborts if there was never any.
@@ -78,8 +79,10 @@ class L1LossLayer(caffe.Layer):
     def backward(self, top, propagate_down, bottom):
         if self.weighted and propagate_down[2]:
             # Caffe does not ask a Python layer before it forces backward upon all bottoms.
-            raise ValueError("%s: weights get no gradient; fix: set propagate_down to false for "
-                             "bottom[2], and leave out force_backward" % _who(self))
+            error = ValueError("weights get no gradient; fix: set propagate_down to false for "
+                               "bottom[2], and leave out force_backward")
+            _explain(self, error)
+            raise error
         if self.empty:
             return
         top_diff = top[0].diff
@@ -114,6 +117,13 @@ def _shape(blob):
 def _loss_weight(top):
     diff = top.diff if top.count else np.zeros(1)
     return float(diff.flat[0]) if (diff == diff.flat[0]).all() else 0.0
+
+
+def _explain(layer, error):
+    """Say in the error who raised it; where no Python program called, nobody else would show it."""
+    l1_loss.prefix(error, _who(layer))
+    if sys._getframe(1).f_back is None:
+        sys.stderr.write("%s\n" % error)
 
 
 def _who(layer):

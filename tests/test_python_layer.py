@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import warnings
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import numpy as np
 import oracle
 import pytest
 
+PYTHON_LAYER = Path(__file__).resolve().parent.parent / "python_layer"
 REDUCTIONS = ["BATCHMEAN", "MEAN", "SUM", "VALID_MEAN", "WEIGHTED_MEAN", "NONE"]
 NAMES = "xyw"
 # From the tests of TensorFlow's absolute_difference: 5.5 in the mean, 16.5 over the batch.
@@ -293,6 +296,19 @@ def test_weights_that_ask_for_a_gradient_are_refused_by_name(make_net, make_loss
                                 "force_backward")
 
 
+def test_an_error_is_shown_where_no_python_program_would_show_it(tmp_path):
+    """The command line tool ends with error_already_set, and does not say which."""
+    net, solver = tmp_path / "net.prototxt", tmp_path / "solver.prototxt"
+    net.write_text(input_layer("x", (2, 3)) + input_layer("y", (3, 2)) + loss_layer("xy"))
+    solver.write_text(f'net: "{net}" base_lr: 0.1 lr_policy: "fixed" max_iter: 1')
+    environment = {**os.environ, "PYTHONPATH": str(PYTHON_LAYER)}
+    result = subprocess.run(["caffe", "train", "-solver", str(solver)], env=environment,
+                            stderr=subprocess.PIPE, text=True, check=False)
+    assert result.returncode != 0
+    line = "L1LossLayer: predictions (2, 3) and targets (3, 2) do not match; fix: "
+    assert [text for text in result.stderr.splitlines() if text.startswith(line)]
+
+
 # Training, by Caffe's own solver
 
 DATA = """layer { name: "data" type: "DummyData" top: "x" top: "y" dummy_data_param {
@@ -427,5 +443,4 @@ def test_the_layer_stands_next_to_another_loss(make_solver):
 def test_this_is_the_layer_of_this_repository():
     import l1_loss_layer
 
-    folder = Path(__file__).resolve().parent.parent / "python_layer"
-    assert Path(l1_loss_layer.__file__).parent == folder
+    assert Path(l1_loss_layer.__file__).parent == PYTHON_LAYER

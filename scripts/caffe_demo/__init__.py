@@ -1,0 +1,1 @@
+"""What the demos are made of: data, nets, training and pictures."""

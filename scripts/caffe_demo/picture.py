@@ -1,0 +1,44 @@
+"""Engel's households, the fitted lines, and how the training went, as one picture."""
+
+from __future__ import annotations
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt  # noqa: E402
+import numpy as np  # noqa: E402
+
+from . import engel  # noqa: E402
+
+STYLES = {"python": ("#1f77b4", "-", 2.5), "plugin": ("#17becf", "--", 2.0),
+          "native": ("#2ca02c", ":", 3.0), "euclidean": ("#d62728", "-", 1.5)}
+
+
+def draw(results: list[dict], optimum: engel.Line, file: str) -> None:
+    income, food = engel.load()
+    figure, (left, right) = plt.subplots(1, 2, figsize=(13, 5.2))
+    left.scatter(income, food, s=12, color="0.6", edgecolors="none", label="235 households")
+    ends = np.array([income.min(), income.max()])
+    for result in results:
+        color, style, width = STYLES[result["name"]]
+        left.plot(ends, result["intercept"] + result["slope"] * ends, style, color=color,
+                  linewidth=width, label=result["title"])
+        right.plot(*zip(*result["curve"]), style, color=color, linewidth=width,
+                   label=result["title"])
+    least = engel.mean_absolute(optimum, income, food)
+    left.plot(ends, optimum.intercept + optimum.slope * ends, color="k", linewidth=0.8,
+              label="least absolute deviations (LP)")
+    right.axhline(least, color="k", linewidth=0.8, label=f"the least possible, {least:.2f}")
+    left.set(xlabel="income, francs a year", ylabel="food expenditure, francs a year",
+             title="What the nets learned")
+    right.set(xlabel="iteration", ylabel="mean |r|, francs", title="How they learned it",
+              ylim=(least * 0.97, least * 1.4))
+    for axis in (left, right):
+        axis.grid(alpha=0.25)
+        axis.legend(fontsize=9, frameon=False)
+        axis.spines["top"].set_visible(False)
+        axis.spines["right"].set_visible(False)
+    figure.tight_layout()
+    figure.savefig(file, dpi=120)
+    plt.close(figure)

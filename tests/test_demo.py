@@ -1,0 +1,79 @@
+"""The demo on Engel's data: its known answer, its verdict, and the quick run end to end."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from caffe_demo import engel
+
+REPO = Path(__file__).resolve().parent.parent
+
+
+def test_the_optimum_is_the_published_one():
+    # Koenker and Bassett (1982), and R's quantreg: rq(foodexp ~ income, tau = 0.5)
+    income, food = engel.load()
+    optimum = engel.least_absolute_deviations(income, food)
+    assert len(income) == len(food) == 235
+    assert optimum.intercept == pytest.approx(81.48225, abs=1e-5)
+    assert optimum.slope == pytest.approx(0.560181, abs=1e-6)
+    assert engel.mean_absolute(optimum, income, food) == pytest.approx(74.723, abs=1e-3)
+
+
+def test_no_line_beats_the_optimum():
+    income, food = engel.load()
+    optimum = engel.least_absolute_deviations(income, food)
+    least = engel.mean_absolute(optimum, income, food)
+    for seed in range(200):
+        nudge = np.random.RandomState(seed).randn(2) * [5, 0.01]
+        line = engel.Line(*np.array(optimum) + nudge)
+        assert engel.mean_absolute(line, income, food) >= least
+
+
+OPTIMUM = engel.Line(80.0, 0.5)
+
+
+def result(name: str, intercept: float, slope: float) -> dict:
+    return {"name": name, "title": name, "intercept": intercept, "slope": slope,
+            "mean_absolute": 74.0, "seconds": 1.0}
+
+
+@pytest.mark.parametrize("results, problem", [
+    ([("python", 80.1, 0.501), ("native", 80.1, 0.501), ("euclidean", 147, 0.4)], ""),
+    ([("python", 81.0, 0.5)], "python: the intercept 81.0 is more than 1 % off the optimum 80.0"),
+    ([("python", 80.0, 0.49)], "python: the slope 0.49 is more than 1 % off the optimum 0.5"),
+    ([("python", 80.0, 0.5), ("native", 80.0, 0.5001)],
+     "native: the slope 0.5001 is not the Python layer's 0.5"),
+])
+def test_the_verdict(results, problem):
+    assert engel.verdict([result(*row) for row in results], OPTIMUM) == problem
+
+
+def test_the_quick_demo_reaches_the_optimum_in_a_stock_caffe():
+    done = subprocess.run([sys.executable, str(REPO / "scripts" / "demo.py"), "--quick"],
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == 0, done.stdout
+    assert "within 1 % of the optimum" in done.stdout
+    table = [line.split() for line in done.stdout.splitlines() if line.startswith("Python layer")]
+    intercept, slope, mean_absolute = map(float, table[0][4:7])
+    income, food = engel.load()
+    line = engel.Line(intercept, slope)
+    assert mean_absolute == pytest.approx(engel.mean_absolute(line, income, food), abs=1e-2)
+    picture = REPO / "build" / "demo" / "engel.png"
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("arguments, environment, code, line", [
+    (["--fast"], {}, 2, "demo: unknown option '--fast'; use --quick, or nothing"),
+    ([], {"CAFFE_ROOT": "/nowhere"}, 2,
+     "demo: /nowhere/src/caffe/proto/caffe.proto is missing; fix: set CAFFE_ROOT to a source "
+     "checkout of Caffe"),
+])
+def test_what_a_user_may_get_wrong_is_one_line(arguments, environment, code, line):
+    done = subprocess.run([str(REPO / "scripts" / "demo.sh"), *arguments],
+                          env=dict(environment, PATH="/usr/bin:/bin", HOME="/tmp"),
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert (done.returncode, done.stdout) == (code, line + "\n")

@@ -5,12 +5,14 @@
 The reduction chooses the divisor Z:
 
     BATCHMEAN       x.shape[0] (the default)
-    MEAN            the number of elements of x
-    SUM             1
-    VALID_MEAN      the number of elements that are not ignored and whose weight is not 0
-    WEIGHTED_MEAN   the sum of the weights, broadcast to x, of the elements not ignored
+    MEAN            the number of elements of x: PyTorch's 'mean' without weights
+    SUM             1: PyTorch's 'sum', TensorFlow's SUM
+    VALID_MEAN      the number of elements that are not ignored and whose weight is not 0:
+                    TensorFlow's SUM_BY_NONZERO_WEIGHTS
+    WEIGHTED_MEAN   the sum of the weights, broadcast to x, of the elements not ignored:
+                    PyTorch's 'mean' with weights, TensorFlow's MEAN
     NONE            e itself, shape of x; with axis=k its means over the axes from k on,
-                    shape x.shape[:k]
+                    shape x.shape[:k]: Keras's mean_absolute_error is axis=-1
 
 sign(0) is 0, and a divisor of 0 gives loss 0 and gradients 0. Ignored elements give exactly 0 to
 loss, gradients and counts. NaN and Inf in a prediction are never hidden: sign(NaN) is NaN.
@@ -20,6 +22,11 @@ neighbouring axes merged; axes of length 1 do not count. Every axis of w equals 
 matched from the first axis on.
 
 The arrays are walked once, in blocks that stay in the cache. Works on Python 2.7 and 3.5 onward.
+
+Source: torch.nn.functional.l1_loss, keras.losses.MeanAbsoluteError and
+tf.compat.v1.losses.absolute_difference, to which tests/test_parity.py compares it. Other than
+PyTorch this lets NaN through to the gradient, and refuses shapes instead of broadcasting them;
+other than Keras it divides by the weights as broadcast.
 """
 
 import itertools

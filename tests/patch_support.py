@@ -31,6 +31,7 @@ TARGETS = [PROTO, *SOURCES]
 SOURCES_READ = [
     PROTO,
     "include/caffe/blob.hpp",
+    "src/caffe/blob.cpp",
     "include/caffe/layer.hpp",
     "include/caffe/layer_factory.hpp",
     "include/caffe/layers/loss_layer.hpp",

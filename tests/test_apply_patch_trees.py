@@ -13,6 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from caffe_kit.naming import Naming
+from caffe_kit.payload import fit
+from caffe_kit.tree import open_tree
 from patch_support import CAFFE, PROTO, contents, edit, kit, make_checkout
 
 FLAGS = ["-std=c++11", "-O0", "-w", "-fPIC", "-pthread", "-DCPU_ONLY", "-I/usr/include/hdf5/serial"]
@@ -217,3 +220,25 @@ def test_a_type_name_that_is_none_is_wrong_usage(tmp_path, name):
 
 def test_the_source_these_trees_are_made_from_is_not_touched():
     assert not (CAFFE / ".l1loss-kit").exists()
+
+
+BLOCK = b"""#define L1_LOSS_BASE_HEADER "x"
+#define L1_LOSS_HAS_NORMALIZATION 7
+#define L1_LOSS_HAS_EMPTY_BLOBS 7
+"""
+
+
+def test_the_block_of_defines_says_what_differs_between_trees(tmp_path):
+    new = make_checkout(tmp_path / "new")
+    old = flatten(make_checkout(tmp_path / "old"))
+    edit(old / "src/caffe/blob.cpp", b"if (count_ != 0) {", b"{")
+    assert fit(BLOCK, open_tree(str(new)), Naming()) == (
+        b'#define L1_LOSS_BASE_HEADER "caffe/layers/loss_layer.hpp"\n'
+        b"#define L1_LOSS_HAS_NORMALIZATION 1\n"
+        b"#define L1_LOSS_HAS_EMPTY_BLOBS 1\n"
+    )
+    assert fit(BLOCK, open_tree(str(old)), Naming()) == (
+        b'#define L1_LOSS_BASE_HEADER "caffe/loss_layers.hpp"\n'
+        b"#define L1_LOSS_HAS_NORMALIZATION 0\n"
+        b"#define L1_LOSS_HAS_EMPTY_BLOBS 0\n"
+    )

@@ -34,9 +34,13 @@ def source_files(tree: CaffeTree, naming: Naming, patch: Path = PATCH) -> dict[s
 
 def fit(source: bytes, tree: CaffeTree, naming: Naming) -> bytes:
     """The marked block of #defines in the header says what differs between trees."""
-    prefix = naming.stem.upper().encode()
-    source = define(source, prefix + b"_BASE_HEADER", b'"%s"' % tree.loss_header.encode())
-    source = define(source, prefix + b"_HAS_NORMALIZATION", b"%d" % tree.has_normalization)
+    values = {
+        b"BASE_HEADER": b'"%s"' % tree.loss_header.encode(),
+        b"HAS_NORMALIZATION": b"%d" % tree.has_normalization,
+        b"HAS_EMPTY_BLOBS": b"%d" % tree.has_empty_blobs,
+    }
+    for name, value in values.items():
+        source = define(source, naming.stem.upper().encode() + b"_" + name, value)
     source = source.replace(b"\r\n", b"\n")
     return source.replace(b"\n", b"\r\n") if tree.crlf else source
 

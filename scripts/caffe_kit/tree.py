@@ -13,10 +13,12 @@ from .errors import Refused, WrongUsage
 PROTO = "src/caffe/proto/caffe.proto"
 LAYER_HEADER = "include/caffe/layer.hpp"
 BLOB_HEADER = "include/caffe/blob.hpp"
+BLOB_SOURCE = "src/caffe/blob.cpp"
 LANDMARKS = (
     PROTO,
     LAYER_HEADER,
     BLOB_HEADER,
+    BLOB_SOURCE,
     "include/caffe/layer_factory.hpp",
     "src/caffe/net.cpp",
 )
@@ -33,6 +35,7 @@ class CaffeTree:
     root: Path
     loss_header: str
     has_normalization: bool
+    has_empty_blobs: bool  # else Blob::Reshape divides by the size of an empty one
     crlf: bool
 
     def path(self, relative: str) -> Path:
@@ -56,6 +59,7 @@ def open_tree(folder: str) -> CaffeTree:
         root=root,
         loss_header=header,
         has_normalization=b"NormalizationMode" in without_comments(read(root / PROTO)),
+        has_empty_blobs=b"count_ != 0" in without_comments(read(root / BLOB_SOURCE)),
         crlf=b"\r\n" in read(root / "include" / header),
     )
 

@@ -122,7 +122,7 @@ def train(route: engel.Route, environment: dict[str, str], plugin: Path | None =
     started = time.monotonic()
     run(command + ([str(plugin)] if plugin else []), environment)
     result = json.loads(file.read_text())
-    print(f"{engel.ITERATIONS} iterations in {result['seconds']:.1f} s "
+    print(f"{engel.ITERATIONS} iterations in {result['seconds']:.2f} s "
           f"({time.monotonic() - started:.1f} s with starting Caffe)", flush=True)
     return dict(result, title=route.title, name=route.name)
 

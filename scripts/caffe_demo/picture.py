@@ -33,7 +33,7 @@ def draw(results: list[dict], optimum: engel.Line, file: str) -> None:
     left.set(xlabel="income, francs a year", ylabel="food expenditure, francs a year",
              title="What the nets learned")
     right.set(xlabel="iteration", ylabel="mean |r|, francs", title="How they learned it",
-              ylim=(least * 0.97, least * 1.4))
+              ylim=(least * 0.95, least * 2.2))
     for axis in (left, right):
         axis.grid(alpha=0.25)
         axis.legend(fontsize=9, frameon=False)

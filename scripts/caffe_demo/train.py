@@ -15,6 +15,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from caffe_demo import engel  # noqa: E402
 
+STEP = 10  # iterations from one point of the curve to the next
+
 
 def main(name: str, result: str, plugin: str = "") -> None:
     import caffe
@@ -35,10 +37,10 @@ def main(name: str, result: str, plugin: str = "") -> None:
         return engel.Line(bias * unit - slope * middle, slope)
 
     curve, seconds = [], 0.0
-    for _ in progress(range(0, engel.ITERATIONS, 40)):
+    for _ in progress(range(0, engel.ITERATIONS, STEP)):
         curve.append(engel.mean_absolute(line(), income, food))
         started = time.perf_counter()
-        solver.step(40)
+        solver.step(STEP)
         seconds += time.perf_counter() - started
     curve.append(engel.mean_absolute(line(), income, food))
     with open(result, "w") as file:
@@ -63,7 +65,7 @@ def progress(steps):
         from tqdm import tqdm
     except ImportError:
         return steps
-    return tqdm(steps, leave=False, unit_scale=40, unit=" iterations")
+    return tqdm(steps, leave=False, unit_scale=STEP, unit=" iterations")
 
 
 if __name__ == "__main__":

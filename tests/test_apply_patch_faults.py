@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import patch_support
 import pytest
+from _pytest.monkeypatch import MonkeyPatch
 from patch_support import REPO, STATE, TARGETS, contents, kit, make_small_checkout
 
 KILLED = -9
@@ -165,42 +166,91 @@ def faults_at(calls: list[tuple[str, int, str]]) -> list[Fault]:
     return faults + [Fault(*call, FULL) for call in calls if call[0] == "write"]
 
 
-@pytest.mark.parametrize("verb", ["apply", "revert"])
-def test_a_kill_or_an_error_before_any_call_leaves_old_or_new_and_the_next_run_completes(
-    verb, tmp_path, capsys, monkeypatch
-):
-    script = copy_kit(tmp_path / "kit")
-    monkeypatch.setattr(patch_support, "SCRIPT", script)
-    template = tmp_path / "template"
-    make_small_checkout(template)
-    before = targets(template)
-    reference = tmp_path / "reference"
-    shutil.copytree(str(template), str(reference))
-    calls = changing_calls(reference, "apply", tmp_path / "trace")
-    after = targets(reference)
-    old, new = before, after
+class Trees(NamedTuple):
+    script: Path  # of a copy of the kit
+    unpatched: Path
+    patched: Path
+    before: dict
+    after: dict
+    apply_calls: list
+
+
+@pytest.fixture(scope="module")
+def trees(tmp_path_factory):
+    """A small checkout, the same with the kit applied, and the calls that applying it took."""
+    folder = tmp_path_factory.mktemp("faults")
+    patch = MonkeyPatch()
+    patch.setattr(patch_support, "SCRIPT", copy_kit(folder / "kit"))
+    unpatched, patched = folder / "unpatched", folder / "patched"
+    make_small_checkout(unpatched)
+    shutil.copytree(str(unpatched), str(patched))
+    calls = changing_calls(patched, "apply", folder / "trace")
+    yield Trees(
+        patch_support.SCRIPT, unpatched, patched, targets(unpatched), targets(patched), calls
+    )
+    patch.undo()
+
+
+def copy_of(tree: Path, folder: Path) -> Path:
+    return Path(shutil.copytree(str(tree), str(folder), symlinks=True))
+
+
+def inject_all(trees: Trees, template: Path, verb: str, faults: list[Fault]) -> list[Outcome]:
+    old, new = trees.before, trees.after
     if verb == "revert":
-        template, old, new = tmp_path / "applied", after, before
-        shutil.copytree(str(reference), str(template))
-        calls = changing_calls(reference, "revert", tmp_path / "trace")
-    faults = faults_at(calls)
-    jobs = [(template, tmp_path / f"w{n}", verb, faults[n::2], old, new) for n in range(2)]
-    with ProcessPoolExecutor(2, initializer=use_kit, initargs=(script,)) as pool:
-        outcomes = [outcome for share in pool.map(work, jobs) for outcome in share]
+        old, new = new, old
+    jobs = [(template, template.with_name(f"w{n}"), verb, faults[n::2], old, new) for n in (0, 1)]
+    with ProcessPoolExecutor(2, initializer=use_kit, initargs=(trees.script,)) as pool:
+        return [outcome for share in pool.map(work, jobs) for outcome in share]
+
+
+def report(capsys, title: str, calls: int, outcomes: list[Outcome]) -> None:
+    """What was injected and what came of it; then the same as assertions."""
     bad = [outcome for outcome in outcomes if outcome.problem]
     silent = [outcome for outcome in outcomes if not outcome.fired]
+    neither = sum("torn" in o.problem or "not as" in o.problem for o in bad)
     with capsys.disabled():
-        neither = sum("torn" in o.problem or "not as" in o.problem for o in bad)
         print(
-            f"\n{verb}: {len(calls)} changing calls, {len(outcomes)} faults injected, "
+            f"\n{title}: {calls} changing calls, {len(outcomes)} faults injected, "
             f"{len(outcomes) - len(silent)} fired, {neither} trees neither old nor new"
         )
-    assert len(calls) > 50
+    assert calls > 20
     assert not silent, silent[:3]
     assert not bad, "\n".join(map(str, bad[:5]))
 
 
-def test_the_harness_notices_a_call_it_does_not_reach(tmp_path):
+def test_a_fault_before_any_call_of_apply_leaves_old_or_new_and_the_next_run_completes(
+    trees, tmp_path, capsys
+):
+    template = copy_of(trees.unpatched, tmp_path / "template")
+    outcomes = inject_all(trees, template, "apply", faults_at(trees.apply_calls))
+    report(capsys, "apply", len(trees.apply_calls), outcomes)
+
+
+def test_a_fault_before_any_call_of_revert_leaves_old_or_new_and_the_next_run_completes(
+    trees, tmp_path, capsys
+):
+    template = copy_of(trees.patched, tmp_path / "template")
+    calls = changing_calls(copy_of(template, tmp_path / "once"), "revert", tmp_path / "trace")
+    outcomes = inject_all(trees, template, "revert", faults_at(calls))
+    report(capsys, "revert", len(calls), outcomes)
+
+
+def test_a_kill_before_any_call_of_the_recovery_from_a_kill_is_recovered_from(
+    trees, tmp_path, capsys
+):
+    template = copy_of(trees.unpatched, tmp_path / "template")
+    links = [call for call in trees.apply_calls if call[0].startswith("link")]
+    link = links[len(links) // 2]
+    killed = inject(template, "apply", Fault(*link, KILL), tmp_path / "trace")
+    assert killed == (KILLED, True)
+    assert targets(template) not in (trees.before, trees.after)
+    calls = changing_calls(copy_of(template, tmp_path / "once"), "apply", tmp_path / "trace")
+    outcomes = inject_all(trees, template, "apply", [Fault(*call, KILL) for call in calls])
+    report(capsys, "recovery", len(calls), outcomes)
+
+
+def test_the_harness_notices_a_call_it_does_not_reach(trees, tmp_path):
     root = tmp_path / "caffe"
     make_small_checkout(root)
     fault = Fault("rename", 999, "", EIO)

@@ -17,7 +17,7 @@ from caffe_kit.diagnose import diagnose
 from caffe_kit.machine import Machine, Python
 from caffe_kit.make_config import cmake_options, makefile_config
 from caffe_kit.progress import compiled_file, count_compiled
-from caffe_kit.runtest import Tests
+from caffe_kit.runtest import Tally
 from patch_support import SCRIPT, STATE, contents, edit, kit, make_checkout, snapshot
 
 HEADER = "include/caffe/layers/l1_loss_layer.hpp"
@@ -331,7 +331,7 @@ def test_the_first_error_of_a_log_and_its_package(log, said):
 
 
 def test_counting_what_gtest_prints():
-    tests = Tests("L1LossLayerTest")
+    tests = Tally("L1LossLayerTest")
     for line in (
         "[ RUN      ] L1LossLayerTest/0.TestA",
         "[       OK ] L1LossLayerTest/0.TestA (3 ms)",

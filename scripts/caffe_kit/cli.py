@@ -50,9 +50,7 @@ def main(arguments: list[str]) -> int:
 
 def discard_output() -> None:
     """Python would try once more to write at its end, and exit with a code of its own."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in (sys.stdout, sys.stderr):
-        os.dup2(nowhere, stream.fileno())
+    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
 
 
 def show(report: Report, as_json: bool) -> None:

@@ -27,10 +27,10 @@ def count_compiled(text: str) -> int:
 class Progress:
     """One line that is written over on a terminal; elsewhere a line now and then."""
 
-    def __init__(self, title: str, total: int, stream: TextIO = sys.stderr) -> None:
+    def __init__(self, title: str, total: int, stream: TextIO | None = None) -> None:
         self.title = title
         self.total = total
-        self.stream = stream
+        self.stream = stream or sys.stderr
         self.done = 0
         self.started = time.monotonic()
         self.last_shown = 0.0

@@ -29,7 +29,7 @@ RESULT = re.compile(r"^\[ +(OK|FAILED) +\] ([\w/]+)\.\w+.*\(\d+ ms\)$")
 
 
 @dataclass
-class Tests:
+class Tally:
     """What gtest printed."""
 
     fixture: str
@@ -120,12 +120,12 @@ def build_and_test(
     quick: bool,
     log: BinaryIO,
     log_path: Path,
-) -> Tests:
+) -> Tally:
     try:
         for stage in build.stages(quick):
             refuse_other_header(build)
             run_stage(stage, tree, log, log_path)
-        tests = Tests(naming.fixture)
+        tests = Tally(naming.fixture)
         command = build.test_command(quick)
         code = run(command, tree.root, log, tests.line)
     finally:
@@ -159,7 +159,7 @@ def refuse_other_header(build: MakeBuild | CMakeBuild) -> None:
         )
 
 
-def judge(tests: Tests, naming: Naming, log_path: Path) -> None:
+def judge(tests: Tally, naming: Naming, log_path: Path) -> None:
     if tests.failed:
         raise BuildFailed(
             f"{tests.failed} of {tests.run} tests failed; the first: {tests.first_failure}",

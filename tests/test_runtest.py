@@ -70,6 +70,7 @@ def test_cmake_builds_and_runs_only_our_tests_in_a_fresh_folder(patched_tree, cm
     assert re.search(r"^build test.testbin: \d+ files compiled", result.err, re.MULTILINE)
     log = (patched_tree.root / STATE / "runtest.log").read_text()
     assert "Running 0 tests" not in log
+    assert not (patched_tree.root / "a.out").exists()
 
 
 def test_an_older_cmake_folder_is_configured_again_and_keeps_its_choice(
@@ -86,7 +87,8 @@ def test_an_older_cmake_folder_is_configured_again_and_keeps_its_choice(
 
 def choose_tests(folder: Path, names: str) -> None:
     command = ["cmake", f"-DBUILD_only_tests={names}", str(folder)]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    subprocess.run(command, check=True, cwd=str(folder), **quiet)
 
 
 def test_a_filter_that_matches_nothing_is_a_failure(patched_tree):

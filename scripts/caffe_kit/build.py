@@ -30,7 +30,7 @@ class Stage:
 
 class MakeBuild:
     def __init__(self, tree: CaffeTree, naming: Naming, jobs: int) -> None:
-        self.root = tree.root
+        self.root = self.folder = tree.root
         self.naming = naming
         self.jobs = jobs
         need("make", "make")
@@ -81,6 +81,8 @@ class MakeBuild:
 
 
 class CMakeBuild:
+    """Its commands run in the build folder: FindHDF5 leaves an a.out where it runs."""
+
     def __init__(self, tree: CaffeTree, naming: Naming, jobs: int, folder: Path) -> None:
         self.root = tree.root
         self.naming = naming
@@ -95,6 +97,7 @@ class CMakeBuild:
             )
 
     def configure(self, quick: bool, machine: Machine | None = None) -> Stage:
+        self.folder.mkdir(parents=True, exist_ok=True)
         command = ["cmake", "-S", str(self.root), "-B", str(self.folder)]
         if not self.cache:
             command += cmake_options(machine or probe())

@@ -124,13 +124,13 @@ def build_and_test(
     try:
         for stage in build.stages(quick):
             refuse_other_header(build)
-            run_stage(stage, tree, log, log_path)
+            run_stage(stage, build.folder, log, log_path)
         tests = Tally(naming.fixture)
         command = build.test_command(quick)
         code = run(command, tree.root, log, tests.line)
     finally:
         for stage in build.finish() if quick else []:
-            run(stage.command, tree.root, log, lambda line: None)
+            run(stage.command, build.folder, log, lambda line: None)
     if code != 0 and tests.failed == 0:
         raise BuildFailed(f"the test program {ending(code)}", f"see {log_path}")
     return tests
@@ -140,10 +140,10 @@ def ending(code: int) -> str:
     return f"was ended by signal {-code}" if code < 0 else f"ended with exit status {code}"
 
 
-def run_stage(stage: Stage, tree: CaffeTree, log: BinaryIO, log_path: Path) -> None:
-    total = files_to_compile(stage, tree.root)
+def run_stage(stage: Stage, folder: Path, log: BinaryIO, log_path: Path) -> None:
+    total = files_to_compile(stage, folder)
     progress = Progress(stage.title, total)
-    code = run(stage.command, tree.root, log, progress.line)
+    code = run(stage.command, folder, log, progress.line)
     progress.close()
     if code != 0:
         raise diagnose(log_path.read_text("utf-8", "replace"), str(log_path), stage.title)

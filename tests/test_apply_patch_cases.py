@@ -228,6 +228,17 @@ def test_an_ascii_locale_is_no_hindrance(caffe, locale):
     assert contents(caffe) == before
 
 
+@pytest.mark.parametrize("implementation", ["python", "cpp"])
+def test_a_latin_1_letter_is_no_hindrance_to_any_protobuf_package(caffe, implementation):
+    edit(caffe / PROTO, b"message BlobShape {", b"// na\xefve\nmessage BlobShape {")
+    before = contents(caffe)
+    environment = {**os.environ, "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": implementation}
+    for verb in ("check", "apply", "status", "revert"):
+        result = kit_process(verb, caffe, env=environment)
+        assert (result.code, result.err) == (0, ""), result
+    assert contents(caffe) == before
+
+
 # File system
 
 
@@ -411,6 +422,46 @@ def test_a_file_that_appears_between_plan_and_write_is_kept(caffe, monkeypatch):
     assert (caffe / CPP).read_bytes() == b"// mine\n"
     (caffe / CPP).unlink()
     assert contents(caffe) == before
+
+
+@pytest.fixture
+def interrupted(caffe, monkeypatch):
+    """A checkout in which apply was killed when two of its five files were in place."""
+    move = commit.move
+    monkeypatch.setattr(
+        commit, "move", lambda store, step: os._exit(9) if step.path == CU else move(store, step)
+    )
+    child = os.fork()
+    if child == 0:
+        kit("apply", caffe)
+        os._exit(0)
+    assert os.WEXITSTATUS(os.waitpid(child, 0)[1]) == 9
+    monkeypatch.undo()
+    return caffe
+
+
+@pytest.mark.parametrize("path", [PROTO, HPP, CPP])
+def test_a_file_edited_after_a_kill_is_refused_and_keeps_the_users_bytes(interrupted, path):
+    with open(str(interrupted / path), "ab") as file:
+        file.write(b"// mine\n")
+    before = snapshot(interrupted)
+    for verb in ("apply", "revert"):
+        assert refused(kit(verb, interrupted), path, "edited after the interrupted run")
+        assert (interrupted / path).read_bytes().endswith(b"// mine\n")
+    assert snapshot(interrupted)[path] == before[path]
+    assert kit("status", interrupted).out.startswith("interrupted: apply was killed half-way")
+
+
+@pytest.mark.parametrize("verb, word", [("apply", "applied"), ("revert", "not applied")])
+def test_after_a_kill_status_says_interrupted_and_the_next_run_completes(interrupted, verb, word):
+    before = snapshot(interrupted)
+    status = kit("status", interrupted)
+    assert (status.code, status.out.split(":")[0]) == (1, "interrupted")
+    assert kit("check", interrupted).code == 1
+    assert snapshot(interrupted) == before
+    result = kit(verb, interrupted)
+    assert (result.code, result.out.split("\n")[0]) == (0, "completed the interrupted apply")
+    assert kit("status", interrupted).out.startswith(word)
 
 
 GARBAGE = [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"format": 1}', b'{"format": "1"}']

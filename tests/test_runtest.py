@@ -129,12 +129,12 @@ def test_interrupted_runs_leave_no_children_and_keep_the_patch(patched_tree):
     os.utime(str(source))
     command = [sys.executable, str(SCRIPT), "runtest", "--quick", str(patched_tree.root)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    wait_for(lambda: descendants(process.pid, "cc1plus"))
+    wait_for(lambda: running_in(patched_tree.root, "cc1plus"))
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=30)
     assert process.returncode == 130
     assert b"the patch stays; to take it out: " in out
-    wait_for(lambda: not running("cc1plus"))
+    assert running_in(patched_tree.root) == []
     assert kit("status", patched_tree.root).code == 0
     assert kit("runtest", "--quick", patched_tree.root).code == 0
 
@@ -146,30 +146,18 @@ def wait_for(condition, seconds: float = 30) -> None:
         time.sleep(0.05)
 
 
-def running(name: str) -> dict:
-    """Process and parent of every process of this name."""
-    found = {}
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                text = (folder / "stat").read_text()
-            except OSError:
-                continue
-            command, rest = re.match(r"\d+ \((.*)\) \S (\d+)", text).groups()
-            if command == name or name == "":
-                found[int(folder.name)] = int(rest)
-    return found
-
-
-def descendants(pid: int, name: str) -> list:
-    parents = running("")
+def running_in(folder: Path, name: str = "") -> list:
+    """The processes of this name whose working folder this is, as make's are."""
     found = []
-    for child in running(name):
-        up = child
-        while up in parents and up != pid:
-            up = parents[up]
-        if up == pid:
-            found.append(child)
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            try:
+                command = (process / "comm").read_text().strip()
+                where = os.readlink(str(process / "cwd"))
+            except OSError:  # it has ended
+                continue
+            if where == str(folder) and name in ("", command):
+                found.append(int(process.name))
     return found
 
 

@@ -17,6 +17,7 @@ EXITS = """exit codes:
   3  build or tests failed, or no test ran
   4  the file system failed, the tree is as before
   5  the kit's record in the tree is damaged, nothing was touched
+  130  interrupted by Ctrl-C; a patch that was applied stays, a build's children have ended
 """
 VERBS = {
     "check": (verbs.check, "show what apply would change, as a unified diff"),

@@ -2,6 +2,7 @@
 # All tests, on a real Caffe: sets up what they need, then runs them.
 #
 #   scripts/test.sh                      everything, about half an hour on 2 cores
+#   scripts/test.sh --sanitize           the native layer under sanitizers and valgrind alone
 #   scripts/test.sh tests/test_math.py   what pytest is to run; any of its arguments
 #   CAFFE_ROOT=/path scripts/test.sh     with your own checkout of Caffe and your own Python
 #
@@ -12,7 +13,10 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 say() { printf 'test: %s\n' "$*" >&2; }
 
-case ${1-} in -h | --help) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit ;; esac
+case ${1-} in
+  --sanitize) shift; set -- tests/test_memory_safety.py "$@" ;;
+  -h | --help) sed -n '2,10s/^# \{0,1\}//p' "$0"; exit ;;
+esac
 
 if [ "${CI-}" = true ]; then
   XDG_CACHE_HOME=$(mktemp -d)
@@ -55,7 +59,9 @@ if [ -x /usr/local/cuda/bin/nvcc ] && [ ! -d "$work/cuda_include" ]; then
   case $(/usr/local/cuda/bin/nvcc --version) in *"release 12."*) suffix=-cu12 ;; esac
   "$venv/bin/pip" download --quiet --disable-pip-version-check --no-deps \
     -d "$work/cuda.partial" "nvidia-cublas$suffix" "nvidia-curand$suffix"
-  (cd "$work/cuda.partial" && for wheel in *.whl; do unzip -q -j -o "$wheel" '*/include/*' -d include; done)
+  for wheel in "$work"/cuda.partial/*.whl; do
+    unzip -q -j -o "$wheel" '*/include/*' -d "$work/cuda.partial/include"
+  done
   mv "$work/cuda.partial/include" "$work/cuda_include"
   rm -rf "$work/cuda.partial"
 fi

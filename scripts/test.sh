@@ -66,6 +66,8 @@ if [ -x /usr/local/cuda/bin/nvcc ] && [ ! -d "$work/cuda_include" ]; then
   rm -rf "$work/cuda.partial"
 fi
 
+"$venv/bin/python" scripts/demo_stereo.py --fetch
+
 if [ tests/parity_reference.py -nt "$work/parity.npz" ]; then
   say "computing the losses and gradients of PyTorch, Keras and TensorFlow"
   "$venv/bin/python" tests/parity_reference.py "$work/parity.npz"

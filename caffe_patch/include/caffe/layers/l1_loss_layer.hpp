@@ -9,9 +9,10 @@
 #include "caffe/proto/caffe.pb.h"
 
 // What differs between the trees of Caffe, and nothing else does. The script
-// that applies this file to a tree sets both lines for that tree.
+// that applies this file to a tree sets these lines for that tree.
 #define L1_LOSS_BASE_HEADER "caffe/layers/loss_layer.hpp"
 #define L1_LOSS_HAS_NORMALIZATION 1
+#define L1_LOSS_HAS_EMPTY_BLOBS 1
 
 #include L1_LOSS_BASE_HEADER
 

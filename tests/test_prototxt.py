@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 REPO = Path(__file__).resolve().parent.parent
-NETS = sorted(path for path in REPO.rglob("*.prototxt") if "build" not in path.parts)
+NETS = sorted(path for path in REPO.rglob("*.prototxt")
+              if path.relative_to(REPO).parts[0] != "build")
 TRAINED = [path for path in NETS if path.stem != "deploy"]
 BOTH = sorted({path.stem.rsplit("_", 1)[0] for path in TRAINED})
 

@@ -74,5 +74,14 @@ if [ tests/parity_reference.py -nt "$work/parity.npz" ]; then
 fi
 
 run=(scripts/sandbox.sh run)
-[ -z "${CAFFE_ROOT-}" ] || run=(env PYTHONPATH="$CAFFE_ROOT/python${PYTHONPATH:+:$PYTHONPATH}")
+if [ -n "${CAFFE_ROOT-}" ]; then
+  run=(env PYTHONPATH="$CAFFE_ROOT/python${PYTHONPATH:+:$PYTHONPATH}")
+  for module in caffe numpy google.protobuf pytest hypothesis scipy matplotlib tqdm; do
+    "${run[@]}" python3 -c "import $module" 2>/dev/null || {
+      say "your python3 has no $module; fix: install it there (caffe: make pycaffe in CAFFE_ROOT)," \
+        "or leave CAFFE_ROOT unset"
+      exit 1
+    }
+  done
+fi
 "${run[@]}" python3 -m pytest -p no:cacheprovider "$@"

@@ -97,14 +97,14 @@ class L1LossLayer(caffe.Layer):
         return bottom[0].data, bottom[1].data, weight
 
     def _warn_without_loss_weight(self):
-        """Warn, once, when a second training step begins and the first brought no gradient.
+        """Warn, once, at the first training step, or at the second where the top is not reduced.
 
-        Not earlier: where another layer takes the top, the gradient comes from there.
+        Another layer may take an unreduced top, and then its gradient comes from there.
         """
         if getattr(self, "phase", None) != caffe.TRAIN:
             return
         self.forwards_without_gradient += 1
-        if self.forwards_without_gradient == 2:
+        if self.forwards_without_gradient == (2 if self.options.reduction == "NONE" else 1):
             warnings.warn('%s: top[0] has no loss_weight, so nothing is learned from it; fix: add '
                           'the line "loss_weight: 1" to the layer' % _who(self), stacklevel=2)
 

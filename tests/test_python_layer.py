@@ -366,12 +366,13 @@ def test_both_bottoms_are_trained(make_solver):
     assert abs(moved).max() > 0.01
 
 
-def test_a_missing_loss_weight_is_told_once(make_solver):
-    solver = make_solver(DATA + inner_product("p", "x") + loss_layer(["p", "y"]))
+@pytest.mark.parametrize("steps, options", [(1, {}), (5, {}), (5, {"reduction": "NONE"})])
+def test_a_missing_loss_weight_is_told_once(make_solver, steps, options):
+    solver = make_solver(DATA + inner_product("p", "x") + loss_layer(["p", "y"], **options))
     before = solver.net.params["p"][0].data.copy()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        solver.step(5)
+        solver.step(steps)
     np.testing.assert_array_equal(solver.net.params["p"][0].data, before)
     assert loss_weight_warnings(caught) == [
         'L1LossLayer "mae": top[0] has no loss_weight, so nothing is learned from it; fix: add '

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import tempfile
 from pathlib import Path
 
 from caffe_kit.errors import BuildFailed, Refused
+from caffe_kit.machine import cuda_architectures
 
-from .installed import Caffe, output
+from .descriptor import descriptor_set, file_name
+from .installed import Caffe, output, symbols
 
-KIT = Path(__file__).resolve().parent.parent.parent / "caffe_patch"
+KIT = Path(__file__).resolve().parents[2] / "caffe_patch"
 LAYER = KIT / "src" / "caffe" / "layers" / "l1_loss_layer.cpp"
 MESSAGE = KIT / "src" / "caffe" / "proto" / "l1_loss_parameter.proto"
 # A call of the C++ library's new string, in what a C++11 Caffe exports.
@@ -32,11 +35,13 @@ def fingerprint(library: Path) -> str:
 def build(caffe: Caffe, output_file: Path) -> None:
     """Write the plugin, all of it or nothing."""
     need_tools()
+    need_a_match(caffe)
     folder = output_file.resolve().parent
     if not folder.is_dir():
         raise Refused("no such folder", "make it first, or name another with -o", str(folder))
     with tempfile.TemporaryDirectory(prefix="l1-loss-plugin-") as scratch:
         generate_messages(caffe, Path(scratch))
+        need_matching_headers(Path(scratch))
         staged = Path(scratch, "plugin.so")
         compile_layer(caffe, Path(scratch), staged)
         place(staged, output_file)
@@ -56,48 +61,77 @@ def need_tools() -> None:
             raise Refused(f"{tool} is not on PATH", f"apt-get install {package}")
 
 
+def need_a_match(caffe: Caffe) -> None:
+    """What the compiler would not mind and the process would die of."""
+    library, exported = str(caffe.library), symbols(caffe.library)
+    if "L1LossLayer" in exported:
+        raise Refused("this Caffe has an L1Loss layer already, and needs no plugin",
+                      'write type: "L1Loss" and l1_loss_param', library)
+    if NEW_STRINGS not in exported:
+        raise Refused("it was compiled with the C++ library's old strings, which this compiler's "
+                      "plugin could not exchange with it", "use the compiler that built it",
+                      library)
+    theirs, ours = protobuf_of(caffe.library), protobuf_of_compiler()
+    if theirs and ours and theirs != ours:
+        raise Refused(f"it runs on {theirs}, but g++ links {ours}, and two of them in one process "
+                      "crash it", "install the libprotobuf-dev that Caffe was built with", library)
+
+
+def protobuf_of(library: Path) -> str:
+    """The protobuf that it is linked to, as libprotobuf.so.23; nothing where that is static."""
+    found = re.search(r"\(NEEDED\).*\[(libprotobuf\.so[.\d]*)\]",
+                      output(["readelf", "-d", str(library)]))
+    return found.group(1) if found else ""
+
+
+def protobuf_of_compiler() -> str:
+    file = output(["g++", "-print-file-name=libprotobuf.so"]).strip()
+    found = re.search(r"\(SONAME\).*\[(\S+)\]", output(["readelf", "-d", file]))
+    return found.group(1) if found else ""
+
+
 def generate_messages(caffe: Caffe, scratch: Path) -> None:
     """caffe.pb.h and l1_loss_parameter.pb.*, by the protoc that fits the installed protobuf.
 
     The caffe.pb.h of a package may be older than the protobuf beside it, so it is made anew from
-    what pycaffe itself carries, or from the checkout's caffe.proto.
+    what the library itself carries, or from the checkout's caffe.proto.
     """
-    (scratch / "caffe" / "proto").mkdir(parents=True)
+    folder = scratch / "caffe" / "proto"
+    folder.mkdir(parents=True)
+    source = caffe.include.parent / "src" / "caffe" / "proto"
     if caffe.descriptor is not None:
         file = scratch / "caffe.descriptors"
         file.write_bytes(descriptor_set(caffe.descriptor))
         name = file_name(caffe.descriptor)
         protoc(f"--descriptor_set_in={file}", f"--cpp_out={scratch}", name)
-        made = scratch / name.replace(".proto", ".pb.h")
-        if made != scratch / "caffe" / "proto" / "caffe.pb.h":
-            made.rename(scratch / "caffe" / "proto" / "caffe.pb.h")
-    else:
-        source = caffe.include.parent / "src" / "caffe" / "proto"
-        if (source / "caffe.proto").exists():
-            protoc(f"-I{source}", f"--cpp_out={scratch / 'caffe' / 'proto'}", "caffe.proto")
-        elif not (caffe.include / "caffe" / "proto" / "caffe.pb.h").exists():
-            raise Refused("caffe.pb.h is missing and there is no caffe.proto to make it from",
-                          "install python3-caffe, or set CAFFE_ROOT to a checkout",
-                          str(caffe.include))
+        (scratch / name).with_suffix(".pb.h").replace(folder / "caffe.pb.h")
+    elif (source / "caffe.proto").exists():
+        protoc(f"-I{source}", f"--cpp_out={folder}", "caffe.proto")
+    elif not (caffe.include / "caffe" / "proto" / "caffe.pb.h").exists():
+        raise Refused("caffe.pb.h is missing and there is no caffe.proto to make it from",
+                      "set CAFFE_ROOT to the checkout that it was built from", str(caffe.include))
     message = MESSAGE.read_bytes()
     assert PACKAGE[0] in message
     (scratch / MESSAGE.name).write_bytes(message.replace(*PACKAGE))
     protoc(f"-I{scratch}", f"--cpp_out={scratch}", MESSAGE.name)
 
 
-def descriptor_set(descriptor: bytes) -> bytes:
-    """A FileDescriptorSet with that one file: field 1, length-delimited."""
-    length, prefix = len(descriptor), b"\x0a"
-    while length > 0x7F:
-        prefix += bytes([length & 0x7F | 0x80])
-        length >>= 7
-    return prefix + bytes([length]) + descriptor
+def need_matching_headers(scratch: Path) -> None:
+    """What protoc writes says itself which headers it is too old or too new for."""
+    made = scratch / MESSAGE.with_suffix(".pb.h").name
+    errors = error_lines(subprocess.run(["g++", "-E", "-o", os.devnull, str(made)], text=True,
+                                        stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
+    if any("#error" in line for line in errors):
+        told = " ".join(line.split("#error", 1)[1].strip() for line in errors if "#error" in line)
+        raise Refused(f"{protoc_version()} does not fit the headers of protobuf: {told}",
+                      "put the protoc first on PATH that came with libprotobuf-dev")
+    if errors:
+        raise Refused(f"the headers of protobuf are missing: {errors[0]}",
+                      "apt-get install libprotobuf-dev")
 
 
-def file_name(descriptor: bytes) -> str:
-    """The name of the file described: field 1, a short string."""
-    assert descriptor[0] == 0x0A
-    return descriptor[2:2 + descriptor[1]].decode("ascii")
+def protoc_version() -> str:
+    return output(["protoc", "--version"]).strip()
 
 
 def protoc(*arguments: str) -> None:
@@ -110,29 +144,13 @@ def protoc(*arguments: str) -> None:
 
 
 def compile_layer(caffe: Caffe, scratch: Path, staged: Path) -> None:
-    if has_l1_loss(caffe):
-        raise Refused("this Caffe has an L1Loss layer already, and needs no plugin",
-                      'write type: "L1Loss" and l1_loss_param', str(caffe.library))
-    if NEW_STRINGS not in symbols(caffe):
-        raise Refused("it was compiled with the C++ library's old strings, which this compiler's "
-                      "plugin could not exchange with it", "use the compiler that built it",
-                      str(caffe.library))
     flags = [f'-DL1_LOSS_PLUGIN="{fingerprint(caffe.library)}"',
              *(f"-D{name}={name}Plugin" for name in CLASSES), *compiler_flags(caffe, scratch)]
     sources = [str(LAYER), str(scratch / "l1_loss_parameter.pb.cc")]
     if not caffe.cpu_only:
         sources.append(str(scratch / "gpu.o"))
-        run([str(cuda_home() / "bin" / "nvcc"), *nvcc_flags(flags), "-c",
-             str(LAYER.with_suffix(".cu")), "-o", sources[-1]])
+        run(nvcc_command(flags, Path(sources[-1])))
     link(caffe, [*flags, *sources], staged)
-
-
-def symbols(caffe: Caffe) -> str:
-    return output(["nm", "-D", str(caffe.library)])
-
-
-def has_l1_loss(caffe: Caffe) -> bool:
-    return "L1LossLayer" in symbols(caffe)
 
 
 def compiler_flags(caffe: Caffe, scratch: Path) -> list[str]:
@@ -147,9 +165,12 @@ def link(caffe: Caffe, arguments: list[str], output_file: Path) -> None:
          str(caffe.library), *cuda_libraries(caffe), *LIBRARIES])
 
 
-def nvcc_flags(common: list[str]) -> list[str]:
-    return ["-Xcompiler" if flag == "-fPIC" else flag for flag in common for flag in
-            ([flag, "-fPIC"] if flag == "-fPIC" else [flag])]
+def nvcc_command(flags: list[str], staged: Path) -> list[str]:
+    """For the GPUs of this machine, or what nvcc takes by default where it sees none."""
+    device = [f"-gencode=arch=compute_{n},code=sm_{n}" for n in cuda_architectures()]
+    host = ["-Xcompiler=-fPIC" if flag == "-fPIC" else flag for flag in flags]
+    return [str(cuda_home() / "bin" / "nvcc"), *device, *host, "-c",
+            str(LAYER.with_suffix(".cu")), "-o", str(staged)]
 
 
 def cuda_home() -> Path:
@@ -167,11 +188,15 @@ def cuda_libraries(caffe: Caffe) -> list[str]:
 def run(command: list[str]) -> None:
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode != 0:
-        lines = done.stdout.splitlines()
-        first = next((line for line in lines if "error" in line or "undefined" in line),
-                     lines[-1] if lines else "no message")
-        raise BuildFailed(f"the compiler failed: {first.strip()}",
+        first = next(iter([*error_lines(done), *done.stdout.splitlines()[-1:]]), "no message")
+        raise BuildFailed(f"the compiler failed: {first}",
                           "install what is missing; the command was: " + " ".join(command))
+
+
+def error_lines(done: subprocess.CompletedProcess[str]) -> list[str]:
+    """What a compiler that failed complains of."""
+    return [line.strip() for line in done.stdout.splitlines()
+            if done.returncode != 0 and ("error" in line or "undefined" in line)]
 
 
 def place(staged: Path, output_file: Path) -> None:

@@ -12,15 +12,16 @@ from typing import NamedTuple, Sequence
 
 from caffe_kit.errors import Refused
 
+from .descriptor import descriptor_in
+
+# Below CAFFE_ROOT, a checkout that is built by make or CMake, or a folder it was installed into.
+BUILT_FOLDERS = ("build/lib", ".build_release/lib", "build/install/lib", "distribute/lib", "lib",
+                 "lib64", "lib/*")
 LIBRARY_FOLDERS = ("/usr/lib/*", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/local/lib64")
 INCLUDE_FOLDERS = ("/usr/include", "/usr/local/include")
-
-# The library that pycaffe runs on, and the serialized caffe.proto that it was built from.
-ASK_PYCAFFE = """
-import caffe, caffe._caffe, sys
-from caffe.proto import caffe_pb2
-sys.stdout.write(caffe._caffe.__file__ + "\\n" + repr(bytes(caffe_pb2.DESCRIPTOR.serialized_pb)))
-"""
+# What only a Caffe with CUDA exports.
+CUDA_SYMBOL = "caffe_gpu_memcpy"
+ASK_PYCAFFE = "import caffe, caffe._caffe, sys; sys.stdout.write(caffe._caffe.__file__)"
 
 
 class Caffe(NamedTuple):
@@ -28,56 +29,72 @@ class Caffe(NamedTuple):
 
     library: Path  # libcaffe.so, links followed
     include: Path  # the folder that holds caffe/layer.hpp
-    descriptor: bytes | None  # caffe.proto as a serialized FileDescriptorProto, from pycaffe
+    descriptor: bytes | None  # caffe.proto as a serialized FileDescriptorProto
     cpu_only: bool
 
 
-def find() -> Caffe:
+def find(python: str = sys.executable) -> Caffe:
     """The Caffe of CAFFE_ROOT, if that is built, else pycaffe's, else the system's."""
     root = os.environ.get("CAFFE_ROOT")
-    module, descriptor = ask_pycaffe(root)
-    library = find_library(root, module)
-    return Caffe(library, find_include(root, library), descriptor, is_cpu_only(library))
+    library = find_library(root, pycaffe_core(root, python))
+    return Caffe(library, find_include(root, library), descriptor_in(library),
+                 CUDA_SYMBOL not in symbols(library))
 
 
-def ask_pycaffe(root: str | None) -> tuple[str, bytes | None]:
-    """The file of pycaffe's core and its caffe.proto; nothing where there is no pycaffe."""
-    import ast
+def pycaffe_core(root: str | None, python: str) -> str:
+    """The file of pycaffe's compiled core; nothing where that Python can import none."""
     environment = dict(os.environ, GLOG_minloglevel="2")
     if root and glob.glob(os.path.join(root, "python", "caffe", "_caffe*.so")):
         environment["PYTHONPATH"] = os.pathsep.join(
             filter(None, [os.path.join(root, "python"), os.environ.get("PYTHONPATH")]))
-    done = subprocess.run([sys.executable, "-c", ASK_PYCAFFE], env=environment, text=True,
-                          stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    if done.returncode != 0:
-        return "", None
-    module, descriptor = done.stdout.splitlines()[-2:]
-    return module, ast.literal_eval(descriptor)
+    try:
+        done = subprocess.run([python, "-c", ASK_PYCAFFE], env=environment, text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    except OSError as error:
+        raise Refused(error.strerror or str(error), "name a Python with --python",
+                      python) from None
+    return done.stdout.splitlines()[-1] if done.returncode == 0 and done.stdout else ""
 
 
-def find_library(root: str | None, module: str) -> Path:
-    candidates = []
+def find_library(root: str | None, core: str) -> Path:
+    """The shared library; a static one next to where it should be is an error that says so."""
     if root:
-        candidates += [f"{root}/build/lib/libcaffe.so", f"{root}/.build_release/lib/libcaffe.so"]
-    if module:
-        candidates += linked_libraries(module)
-    for folder in LIBRARY_FOLDERS:
-        candidates += sorted(glob.glob(f"{folder}/libcaffe.so*"))
-    for candidate in candidates:
-        if os.path.exists(candidate):
-            return Path(candidate).resolve()
-    if module:
-        raise Refused("this pycaffe has no libcaffe.so: it is linked statically, and a plugin "
-                      "needs the shared library", "build Caffe with BUILD_SHARED_LIBS on", module)
-    raise Refused("no libcaffe.so is installed here",
-                  "apt-get install libcaffe-dev python3-caffe on Debian 11, or set CAFFE_ROOT to "
-                  "a checkout that is built")
+        found = library_in([f"{root}/{folder}" for folder in BUILT_FOLDERS])
+        if found:
+            return found
+    if core:
+        linked = linked_libraries(core)
+        if not linked:
+            raise static_library(core)
+        return Path(linked[0]).resolve()
+    found = library_in(LIBRARY_FOLDERS)
+    if not found:
+        raise Refused("no libcaffe.so is installed here",
+                      "apt-get install libcaffe-dev python3-caffe on Debian 11, or set CAFFE_ROOT "
+                      "to a checkout that is built")
+    return found
 
 
-def linked_libraries(module: str) -> list[str]:
+def library_in(folders: Sequence[str]) -> Path | None:
+    static = ""
+    for folder in folders:
+        for shared in sorted(glob.glob(f"{folder}/libcaffe.so*")):
+            if os.path.exists(shared):
+                return Path(shared).resolve()
+        static = static or next(iter(glob.glob(f"{folder}/libcaffe.a")), "")
+    if static:
+        raise static_library(static)
+    return None
+
+
+def static_library(file: str) -> Refused:
+    return Refused("this Caffe has no libcaffe.so: it is linked statically, and a plugin needs the "
+                   "shared library", "build Caffe with BUILD_SHARED_LIBS on", file)
+
+
+def linked_libraries(file: str) -> list[str]:
     """The libcaffe that this file is linked to."""
-    listing = output(["ldd", module])
-    return re.findall(r"=> (\S*/libcaffe(?:-d)?\.so\S*)", listing)
+    return re.findall(r"=> (\S*/libcaffe(?:-d)?\.so\S*)", output(["ldd", file]))
 
 
 def find_include(root: str | None, library: Path) -> Path:
@@ -90,8 +107,9 @@ def find_include(root: str | None, library: Path) -> Path:
                   "set CAFFE_ROOT to the checkout that it was built from", str(library))
 
 
-def is_cpu_only(library: Path) -> bool:
-    return "libcudart" not in output(["ldd", str(library)])
+def symbols(library: Path) -> str:
+    """What the library exports and needs, by nm."""
+    return output(["nm", "-D", str(library)])
 
 
 def output(command: Sequence[str]) -> str:

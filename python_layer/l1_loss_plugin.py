@@ -4,8 +4,9 @@
     import l1_loss_plugin
     l1_loss_plugin.load()
 
-`scripts/build_plugin.py` makes the plugin, a shared library, for the Caffe that is installed. Its
-options are the JSON of the Python layer, in `python_param { param_str: ... }`.
+`scripts/build_plugin.py`, or `caffe-l1 build-plugin`, makes the plugin, a shared library, for the
+Caffe that is installed. Its options are the JSON of the Python layer, in
+`python_param { param_str: ... }`.
 
 Python 2.7 and 3.5 onward.
 """
@@ -19,6 +20,7 @@ import re
 import sys
 
 NAME = "libl1_loss_plugin.so"
+BUILD = "scripts/build_plugin.py (or caffe-l1 build-plugin)"
 MARK = re.compile(b"l1-loss-plugin for ([0-9a-f]{64})")
 
 
@@ -27,7 +29,7 @@ class PluginError(RuntimeError):
 
 
 def load(path=None):
-    """Load the plugin at path (default: beside this file, or $L1_LOSS_PLUGIN).
+    """Load the plugin at path (default: $L1_LOSS_PLUGIN, or where build_plugin.py puts it).
 
     Returns True if `L1Loss` came from the plugin, False if this Caffe had an L1Loss of its own,
     which is said on standard error. Loading twice is fine. Raises PluginError, before anything is
@@ -51,24 +53,25 @@ _loaded = {}
 
 
 def default_path():
-    return os.path.join(os.path.dirname(os.path.abspath(__file__)), NAME)
+    """Return where build_plugin.py puts it: beside this file, or in the kit that pip installed."""
+    folder = os.path.dirname(os.path.abspath(__file__))
+    installed = os.path.join(folder, "caffe_l1_loss", "python_layer")
+    return os.path.join(installed if os.path.isdir(installed) else folder, NAME)
 
 
 def check(path, library):
     """Raise PluginError unless path is a plugin for the Caffe whose shared library is named."""
     if not os.path.isfile(path):
-        raise PluginError("%s: no such file; fix: build the plugin with scripts/build_plugin.py"
-                          % path)
+        raise PluginError("%s: no such file; fix: build the plugin with %s" % (path, BUILD))
     with open(path, "rb") as plugin:
         mark = MARK.search(plugin.read())
     if not mark:
-        raise PluginError("%s: this is no L1Loss plugin; fix: build one with "
-                          "scripts/build_plugin.py" % path)
+        raise PluginError("%s: this is no L1Loss plugin; fix: build one with %s" % (path, BUILD))
     with open(library, "rb") as caffe:
         actual = hashlib.sha256(caffe.read()).hexdigest()
     if mark.group(1).decode("ascii") != actual:
         raise PluginError("%s: this plugin was built for another Caffe than %s; fix: build it "
-                          "again with scripts/build_plugin.py" % (path, library))
+                          "again with %s" % (path, library, BUILD))
 
 
 def loaded_caffe():

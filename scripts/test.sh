@@ -40,6 +40,16 @@ if ! cmp -s tests/requirements.txt "$venv/requirements.txt"; then
 fi
 "$venv/bin/ruff" check .
 
+# What builds and installs the package inside the sandbox: the last versions for Python 3.7.
+if [ ! -d "$work/wheels" ]; then
+  say "fetching pip, setuptools and protobuf for the tests of the package"
+  rm -rf "$work/wheels.partial"
+  "$venv/bin/pip" download --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
+    --platform any -d "$work/wheels.partial" \
+    pip==24.0 setuptools==68.0.0 wheel==0.42.0 protobuf==3.20.3
+  mv "$work/wheels.partial" "$work/wheels"
+fi
+
 # The last numpy for Python 2.7, which most installed pycaffes still run.
 if [ ! -d "$work/python27" ]; then
   say "fetching numpy for Python 2.7"

@@ -1,0 +1,37 @@
+"""The command line of the doctor: a Python and a checkout in, lines or JSON out."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+
+from .finding import judge
+from .look import look
+
+
+def main(arguments: list[str], program: str = "caffe-l1 doctor") -> int:
+    options = parser(program).parse_args(arguments)
+    findings = look(options.python, options.root)
+    routes = judge(findings)
+    if options.json:
+        print(json.dumps({"findings": [finding._asdict() for finding in findings],
+                          "routes": [route._asdict() for route in routes]}, indent=1))
+    else:
+        print("\n".join([*(finding.line() for finding in findings), "",
+                         *(route.line() for route in routes)]))
+    return 0 if any(route.works for route in routes) else 1
+
+
+def parser(program: str) -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        prog=program, description="Say which routes to the L1 loss work on this machine, and what "
+                                  "the others lack.",
+        epilog="exit codes: 0 at least one route works, 1 none does, 2 wrong usage")
+    made.add_argument("root", metavar="CAFFE_ROOT", nargs="?", default=os.environ.get("CAFFE_ROOT"),
+                      help="a Caffe source checkout (default: the variable CAFFE_ROOT)")
+    made.add_argument("--python", metavar="PYTHON", default=sys.executable,
+                      help="the Python that runs pycaffe (default: the one running this)")
+    made.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    return made

@@ -1,0 +1,219 @@
+"""What the doctor says of a stock Caffe, and of machines on which something is missing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from caffe_doctor import ask
+from caffe_doctor.finding import LACKS, OK, Finding, judge
+from caffe_kit import VERSION
+
+REPO = Path(__file__).resolve().parent.parent
+DOCTOR = [sys.executable, str(REPO / "scripts" / "doctor.py")]
+PYTHON_LAYER = str(REPO / "python_layer")
+NAMES = ["kit", "pycaffe", "Python layer", "L1Loss", "l1_loss_layer", "compiler", "make", "protoc",
+         "libraries", "protobuf", "libcaffe", "CUDA", "Caffe's headers", "checkout"]
+ROUTES = ["python", "native", "plugin"]
+
+
+def doctor(*arguments: object, path: str = PYTHON_LAYER, **environment: str) -> SimpleNamespace:
+    """The doctor's lines by what they are about, `ok`, `lacks` or `note` and the text."""
+    done = subprocess.run([*DOCTOR, *map(str, arguments)], capture_output=True, text=True,
+                          env=dict(os.environ, PYTHONPATH=path, **environment))
+    assert done.stderr == "", done.stderr
+    findings, routes = done.stdout.split("\n\n")
+    lines = {}
+    for line in findings.splitlines():
+        state, rest = line.split(None, 1)
+        name, text = rest.split(": ", 1)
+        lines.setdefault(name, SimpleNamespace(state=state, text=text))
+    said = dict(line.split(": ", 1) for line in routes.splitlines())
+    return SimpleNamespace(code=done.returncode, lines=lines, routes=said)
+
+
+def write_module(folder: Path, text: str) -> str:
+    """A package caffe of this text; what to put on PYTHONPATH."""
+    (folder / "caffe").mkdir()
+    (folder / "caffe" / "__init__.py").write_text(text)
+    return f"{folder}:{PYTHON_LAYER}"
+
+
+# ---- A stock Caffe -----------------------------------------------------------
+
+def test_a_stock_caffe_with_everything_goes_every_route(caffe_source):
+    said = doctor(caffe_source)
+    assert said.code == 0
+    assert list(said.lines) == NAMES
+    assert {name: line.state for name, line in said.lines.items() if line.state != "ok"} == {
+        "L1Loss": "note"}
+    assert all("fix: " not in line.text for line in said.lines.values())
+    assert {route: text.split(":")[0] for route, text in said.routes.items()} == dict.fromkeys(
+        ROUTES, "works")
+    assert said.lines["kit"].text.startswith(f"{VERSION} in {REPO}, run by {sys.executable}")
+    assert said.lines["l1_loss_layer"].text == f"{PYTHON_LAYER}/l1_loss_layer.py"
+    assert "libcaffe.so" in said.lines["libcaffe"].text
+
+
+def test_what_it_says_of_it_is_true():
+    import caffe
+    lines = doctor().lines
+    assert os.path.dirname(caffe.__file__) in lines["pycaffe"].text
+    assert lines["pycaffe"].text.startswith(caffe.__version__)
+    assert "Python" in caffe.layer_type_list() and lines["Python layer"].text == "compiled in"
+    version = subprocess.run(["protoc", "--version"], capture_output=True, text=True).stdout
+    assert version.strip() in lines["protoc"].text
+
+
+def test_json_says_the_same(caffe_source):
+    said = doctor(caffe_source)
+    done = subprocess.run([*DOCTOR, "--json", str(caffe_source)], stdout=subprocess.PIPE,
+                          env=dict(os.environ, PYTHONPATH=PYTHON_LAYER))
+    told = json.loads(done.stdout.decode())
+    assert [finding["name"] for finding in told["findings"]] == NAMES
+    for finding in told["findings"]:
+        assert finding["state"] == said.lines[finding["name"]].state
+    assert {route["name"]: route["works"] for route in told["routes"]} == dict.fromkeys(
+        ROUTES, True)
+
+
+def test_a_patched_caffe_needs_no_plugin(native_caffe):
+    said = doctor(path=f"{native_caffe}:{PYTHON_LAYER}", CAFFE_ROOT=str(native_caffe.parent))
+    assert said.code == 0 and said.lines["L1Loss"].state == "ok"
+    assert said.routes["native"] == "works: this Caffe has an L1Loss already"
+    assert said.routes["plugin"] == "not needed: this Caffe has an L1Loss already"
+
+
+# ---- What may be missing -----------------------------------------------------
+
+def test_a_broken_pythonpath(tmp_path):
+    said = doctor(path=str(tmp_path / "nowhere"))
+    line = said.lines["l1_loss_layer"]
+    assert line.state == "lacks" and "No module named 'l1_loss_layer'" in line.text
+    assert line.text.endswith(f"; fix: export PYTHONPATH={PYTHON_LAYER}:$PYTHONPATH")
+    assert said.routes["python"] == "lacks l1_loss_layer"
+    assert said.routes["plugin"].startswith("works")
+
+
+def test_nothing_to_build_with(tmp_path):
+    said = doctor(PATH=str(tmp_path))
+    for name, program, package in (("compiler", "g++", "g++"), ("make", "make", "make"),
+                                   ("protoc", "protoc", "protobuf-compiler")):
+        line = said.lines[name]
+        assert (line.state, line.text) == (
+            "lacks", f"{program} is not on PATH; fix: apt-get install {package}")
+    assert said.routes["plugin"].startswith("lacks compiler, protoc")
+    assert said.routes["python"] == "works" and said.code == 0
+
+
+def test_no_route_at_all_is_exit_code_1(tmp_path):
+    said = doctor(path="", PATH=str(tmp_path))
+    assert said.code == 1
+    assert all(text.startswith("lacks ") for text in said.routes.values())
+
+
+def test_the_empty_package_that_pip_install_caffe_brings(tmp_path):
+    said = doctor(path=write_module(tmp_path, ""))
+    line = said.lines["pycaffe"]
+    assert line.state == "lacks" and f"the caffe in {tmp_path}/caffe is not Caffe" in line.text
+    assert "; fix: pip uninstall caffe, then " in line.text
+    assert said.routes["python"] == "lacks pycaffe" and "Python layer" not in said.lines
+
+
+def test_a_folder_named_caffe_without_a_module(tmp_path):
+    (tmp_path / "caffe").mkdir()
+    done = subprocess.run([sys.executable, "-S", "-c", ask.PYCAFFE + "\nprint(answer['folders'])"],
+                          capture_output=True, text=True, env={"PYTHONPATH": str(tmp_path)})
+    assert done.stdout == f"['{tmp_path}/caffe']\n"
+
+
+def test_a_caffe_without_python_layers(tmp_path):
+    said = doctor(path=write_module(
+        tmp_path, "__version__ = '1.0'\nNet = 0\ndef layer_type_list(): return ['Data']"))
+    line = said.lines["Python layer"]
+    assert line.state == "lacks" and "set WITH_PYTHON_LAYER := 1" in line.text
+    assert said.routes["python"].startswith("lacks Python layer")
+
+
+@pytest.mark.parametrize("death, told", [
+    ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "was ended by SIGSEGV"),
+    ("import os; os.abort()", "was ended by SIGABRT"),
+    ("import os; os._exit(0)", "ended with exit code 0"),
+    ("raise ImportError('libboost.so: cannot open')", "ImportError: libboost.so: cannot open"),
+    ("import ctypes; ctypes.string_at(0)", "was ended by SIGSEGV"),
+])
+def test_a_caffe_that_dies_when_it_is_imported(tmp_path, death, told):
+    said = doctor(path=write_module(tmp_path, death))
+    assert said.lines["pycaffe"].state == "lacks" and told in said.lines["pycaffe"].text
+    assert said.routes["python"] == "lacks pycaffe"
+    assert said.lines["libcaffe"].state == "ok"  # the system's, and the plugin of its own tool
+    assert said.routes["plugin"].startswith("works")
+
+
+def wrapped_protoc(folder: Path, after: str) -> str:
+    """The real protoc, and then a command upon what it wrote; a PATH on which it is first."""
+    (folder / "protoc").write_text(
+        '#!/bin/sh\n/usr/bin/protoc "$@" || exit\n'
+        'for a; do case $a in --*_out=*) out=${a#*=} ;; esac; done\n'
+        f'[ -z "$out" ] || {after}\n')
+    (folder / "protoc").chmod(0o755)
+    return f"{folder}:{os.environ['PATH']}"
+
+
+def test_a_protoc_that_the_protobuf_package_cannot_read(tmp_path):
+    line = 'from google.protobuf.internal import builder_of_tomorrow'
+    said = doctor(PATH=wrapped_protoc(tmp_path, f"echo '{line}' >>$(ls $out/*_pb2.py || echo x)"))
+    protobuf = said.lines["protobuf"]
+    assert protobuf.state == "lacks" and "does not fit libprotoc" in protobuf.text
+    assert "builder_of_tomorrow" in protobuf.text
+    assert "protobuf" in said.routes["native"] and said.routes["plugin"].startswith("works")
+
+
+@pytest.mark.parametrize("edit, age", [("VERSION < 3", "new"), ("< PROTOBUF_MIN", "old")])
+def test_a_protoc_that_does_not_fit_the_headers(tmp_path, edit, age):
+    worse = {"new": "VERSION < 9", "old": "< 9000000 || 0 < PROTOBUF_MIN"}[age]
+    after = f"find $out -name '*.pb.h' -exec sed -i 's/{edit}/{worse}/' '{{}}' +"
+    said = doctor(PATH=wrapped_protoc(tmp_path, after))
+    line = said.lines["Caffe's headers"]
+    assert line.state == "lacks" and f"is too {age} for the headers of protobuf" in line.text
+    assert said.routes["plugin"] == "lacks Caffe's headers"
+
+
+def test_a_checkout_that_is_none(tmp_path):
+    assert "not a Caffe source checkout" in doctor(tmp_path).lines["checkout"].text
+    line = doctor(CAFFE_ROOT="").lines["checkout"]
+    assert line.text.endswith("; fix: name its folder: caffe-l1 doctor CAFFE_ROOT")
+
+
+def test_a_python_that_is_not_there():
+    said = doctor("--python", "/nowhere/python")
+    assert said.lines["pycaffe"].text.startswith("/nowhere/python: No such file or directory; fix:")
+    assert said.routes["python"] == "lacks pycaffe"
+
+
+def test_another_python_is_asked_and_not_this_one():
+    said = doctor("--python", "python2.7")
+    assert "(Python 2.7." in said.lines["pycaffe"].text
+    assert "ImportError: No module named caffe" in said.lines["pycaffe"].text
+
+
+def test_wrong_usage():
+    assert subprocess.run([*DOCTOR, "--fix-all"], stderr=subprocess.PIPE).returncode == 2
+
+
+# ---- From findings to routes -------------------------------------------------
+
+@pytest.mark.parametrize("route, name", [
+    ("python", "pycaffe"), ("python", "Python layer"), ("python", "l1_loss_layer"),
+    ("native", "kit"), ("native", "checkout"), ("native", "protobuf"), ("native", "libraries"),
+    ("plugin", "libcaffe"), ("plugin", "CUDA"), ("plugin", "Caffe's headers")])
+def test_each_need_ends_its_own_route_alone(route, name):
+    routes = {r.name: r for r in judge([Finding(n, LACKS if n == name else OK, "")
+                                        for n in NAMES if n != "L1Loss"])}
+    assert [r for r in ROUTES if not routes[r].works] == [route]
+    assert routes[route].lacks == [name] and routes[route].text == f"lacks {name}"

@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from caffe_kit.diagnose import PACKAGES
 from caffe_kit.errors import BuildFailed, Refused
 from caffe_kit.machine import cuda_architectures
 
@@ -35,13 +36,14 @@ def fingerprint(library: Path) -> str:
 def build(caffe: Caffe, output_file: Path) -> None:
     """Write the plugin, all of it or nothing."""
     need_tools()
-    need_a_match(caffe)
+    need_no_l1_loss(caffe)
+    need_same_libraries(caffe)
     folder = output_file.resolve().parent
     if not folder.is_dir():
         raise Refused("no such folder", "make it first, or name another with -o", str(folder))
     with tempfile.TemporaryDirectory(prefix="l1-loss-plugin-") as scratch:
         generate_messages(caffe, Path(scratch))
-        need_matching_headers(Path(scratch))
+        need_headers(caffe, Path(scratch))
         staged = Path(scratch, "plugin.so")
         compile_layer(caffe, Path(scratch), staged)
         place(staged, output_file)
@@ -61,20 +63,27 @@ def need_tools() -> None:
             raise Refused(f"{tool} is not on PATH", f"apt-get install {package}")
 
 
-def need_a_match(caffe: Caffe) -> None:
-    """What the compiler would not mind and the process would die of."""
-    library, exported = str(caffe.library), symbols(caffe.library)
-    if "L1LossLayer" in exported:
+def has_l1_loss(caffe: Caffe) -> bool:
+    return "L1LossLayer" in symbols(caffe.library)
+
+
+def need_no_l1_loss(caffe: Caffe) -> None:
+    if has_l1_loss(caffe):
         raise Refused("this Caffe has an L1Loss layer already, and needs no plugin",
-                      'write type: "L1Loss" and l1_loss_param', library)
-    if NEW_STRINGS not in exported:
+                      'write type: "L1Loss" and l1_loss_param', str(caffe.library))
+
+
+def need_same_libraries(caffe: Caffe) -> None:
+    """What the compiler would not mind and the process would die of."""
+    if NEW_STRINGS not in symbols(caffe.library):
         raise Refused("it was compiled with the C++ library's old strings, which this compiler's "
                       "plugin could not exchange with it", "use the compiler that built it",
-                      library)
+                      str(caffe.library))
     theirs, ours = protobuf_of(caffe.library), protobuf_of_compiler()
     if theirs and ours and theirs != ours:
         raise Refused(f"it runs on {theirs}, but g++ links {ours}, and two of them in one process "
-                      "crash it", "install the libprotobuf-dev that Caffe was built with", library)
+                      "crash it", "install the libprotobuf-dev that Caffe was built with",
+                      str(caffe.library))
 
 
 def protobuf_of(library: Path) -> str:
@@ -116,18 +125,24 @@ def generate_messages(caffe: Caffe, scratch: Path) -> None:
     protoc(f"-I{scratch}", f"--cpp_out={scratch}", MESSAGE.name)
 
 
-def need_matching_headers(scratch: Path) -> None:
-    """What protoc writes says itself which headers it is too old or too new for."""
-    made = scratch / MESSAGE.with_suffix(".pb.h").name
-    errors = error_lines(subprocess.run(["g++", "-E", "-o", os.devnull, str(made)], text=True,
-                                        stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
-    if any("#error" in line for line in errors):
-        told = " ".join(line.split("#error", 1)[1].strip() for line in errors if "#error" in line)
-        raise Refused(f"{protoc_version()} does not fit the headers of protobuf: {told}",
+def need_headers(caffe: Caffe, scratch: Path) -> None:
+    """Preprocessing shows what is missing; protoc's output says itself which headers it fits."""
+    command = ["g++", "-std=c++11", "-E", "-o", os.devnull, *compiler_flags(caffe, scratch),
+               '-DL1_LOSS_PLUGIN=""', str(LAYER)]
+    errors = error_lines(subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                        text=True))
+    unfit = [line for line in errors if "#error" in line]
+    if unfit:
+        age = "new" if "newer version of protoc" in unfit[0] else "old"
+        raise Refused(f"{protoc_version()} is too {age} for the headers of protobuf",
                       "put the protoc first on PATH that came with libprotobuf-dev")
     if errors:
-        raise Refused(f"the headers of protobuf are missing: {errors[0]}",
-                      "apt-get install libprotobuf-dev")
+        raise Refused(f"a header is missing: {errors[0]}", package_for(errors[0]))
+
+
+def package_for(missing: str) -> str:
+    packages = (package for name, package in PACKAGES.items() if re.search(name, missing))
+    return f"apt-get install {next(packages, 'what provides it')}"
 
 
 def protoc_version() -> str:

@@ -1,0 +1,96 @@
+"""The command line: a net and a route in, a diff out."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import sys
+from pathlib import Path
+
+from caffe_kit import VERSION
+from caffe_kit.errors import one_line
+
+from . import files
+from .errors import Problem, place
+from .layer import ROUTES
+from .switch import Switched, switch
+
+EPILOG = """\
+python: a layer of type Python, module l1_loss_layer; plugin: type L1Loss with python_param;
+native: type L1Loss with l1_loss_param. Every other byte stays. Where the new spelling cannot tell
+how the old one was written, a comment keeps it, so that switching back gives the same file.
+
+exit codes: 0 done, or already so; 1 refused, nothing was written; 2 wrong usage
+"""
+
+
+def main(arguments: list[str], program: str = "caffe-l1 switch-route") -> int:
+    options = parser(program).parse_args(arguments)
+    try:
+        run(options)
+    except Problem as problem:
+        complain(f"{options.where}: {problem}")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # nobody reads on
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    return 0
+
+
+def run(options: argparse.Namespace) -> None:
+    options.where = options.file
+    old = files.read(Path(options.file))
+    try:
+        switched = switch(old, options.to)
+    except Problem as problem:
+        options.where = ":".join(map(str, [options.file, *place(old, problem.offset or 0)]))
+        raise
+    if options.in_place and switched.data != old:
+        files.write(Path(options.file), old, switched.data)
+    show(diff(options.file, old, switched.data))
+    complain(f"{options.file}: {outcome(switched, options)}")
+
+
+def outcome(switched: Switched, options: argparse.Namespace) -> str:
+    count, changed = switched.layers, switched.changed
+    if not changed:
+        return f"already {options.to}, nothing to do"
+    done = "written" if options.in_place else "not written, --in-place does that"
+    return f"{changed} of {count} L1 layer{'s' * (count > 1)} switched to {options.to}, {done}"
+
+
+def diff(path: str, old: bytes, new: bytes) -> bytes:
+    """As `patch` and `git apply` read it."""
+    name = os.fsencode(path.lstrip("/"))
+    lines = difflib.diff_bytes(difflib.unified_diff, lines_of(old), lines_of(new),
+                               b"a/" + name, b"b/" + name)
+    return b"".join(line if line.endswith(b"\n") else line + b"\n\\ No newline at end of file\n"
+                    for line in lines)
+
+
+def lines_of(data: bytes) -> list[bytes]:
+    parts = data.split(b"\n")
+    return [part + b"\n" for part in parts[:-1]] + ([parts[-1]] if parts[-1] else [])
+
+
+def show(text: bytes) -> None:
+    sys.stdout.flush()
+    sys.stdout.buffer.write(text)
+    sys.stdout.flush()
+
+
+def complain(text: str) -> None:
+    print(f"switch_route: {one_line(text)}", file=sys.stderr)
+
+
+def parser(program: str) -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        prog=program, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Rewrite the L1 layers of a net for another route, and show the difference.")
+    made.add_argument("--version", action="version", version=VERSION)
+    made.add_argument("file", metavar="FILE.prototxt", help="the net")
+    made.add_argument("--to", required=True, choices=ROUTES, help="the route")
+    made.add_argument("--in-place", action="store_true", help="write the file too")
+    return made

@@ -1,0 +1,55 @@
+"""Read a net and put another in its place: whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from pathlib import Path
+
+from caffe_kit.store import owner_of, remove_if_there, sync_folder, write_new
+
+from .errors import Problem
+
+
+def read(path: Path) -> bytes:
+    """The bytes of a regular file, or Problem."""
+    try:
+        if path.is_dir():
+            raise Problem("is a folder", "name the .prototxt file in it")
+        if path.exists() and not stat.S_ISREG(path.stat().st_mode):
+            raise Problem("is not a regular file", "name a .prototxt file")
+        return path.read_bytes()
+    except OSError as error:
+        raise Problem(reason(error), "name a .prototxt file that can be read") from None
+
+
+def write(path: Path, old: bytes, new: bytes) -> None:
+    """Replace old by new: staged beside the file, then one rename. A symbolic link stays one."""
+    target = Path(os.path.realpath(str(path)))
+    staged = target.with_name(f".{target.name}.switch_route-new")
+    try:
+        put(target, staged, old, new)
+    except OSError as error:
+        raise Problem(f"cannot write it, nothing was changed: {reason(error)}",
+                      f"make {target.parent} writable") from None
+
+
+def put(target: Path, staged: Path, old: bytes, new: bytes) -> None:
+    try:
+        remove_if_there(staged)  # a killed run's
+        write_new(staged, new, target.stat().st_mode & 0o7777, owner_of(target))
+        if target.read_bytes() != old:
+            raise Problem("was edited by someone else just now, nothing was changed", "run this "
+                          "again")
+        os.replace(str(staged), str(target))
+    except BaseException:
+        with contextlib.suppress(OSError):
+            remove_if_there(staged)
+        raise
+    with contextlib.suppress(OSError):  # the file is in its place; a folder may be unreadable
+        sync_folder(target.parent)
+
+
+def reason(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()

@@ -1,0 +1,225 @@
+"""Protobuf's text format: bytes in, the fields with their positions out.
+
+Only the grammar is read, no message types, so a net of any Caffe will do. Source: protobuf's
+io::Tokenizer and TextFormat::Parser, with comments that begin with '#'.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Iterator
+
+from .errors import Problem
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+DEPTH = 100
+TOKEN = re.compile(
+    rb"""(?P<blank>[ \t\r\n\v\f]+)
+    |(?P<comment>\#[^\n\0]*)
+    |(?P<name>[A-Za-z_][A-Za-z0-9_]*)
+    |(?P<number>0[xX][0-9a-fA-F]+|(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?[fF]?)
+    |(?P<string>"(?:[^"\\\n\0]|\\[^\n\0])*"|'(?:[^'\\\n\0]|\\[^\n\0])*')
+    |(?P<symbol>[{}<>\[\]:,;./-])""",
+    re.VERBOSE,
+)
+ESCAPE = re.compile(
+    rb"""\\(?:(?P<octal>[0-7]{1,3})|[xX](?P<hex>[0-9a-fA-F]{1,2})
+    |(?P<unicode>u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8})|(?P<letter>[abfnrtv\\?'"])|(?P<wrong>.))""",
+    re.VERBOSE,
+)
+LETTERS = {b"a": b"\a", b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t",
+           b"v": b"\v"}
+CLOSING = {b"{": b"}", b"<": b">"}
+
+
+@dataclass(frozen=True)
+class Token:
+    kind: str
+    text: bytes
+    start: int
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.text)
+
+
+@dataclass(frozen=True)
+class Value:
+    """A scalar, which is its tokens, or a message, which is its fields and two brackets."""
+
+    start: int
+    end: int
+    tokens: tuple[Token, ...] = ()
+    fields: tuple[Field, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Field:
+    """`name: value`, without the comma or semicolon that may follow; a list has several values."""
+
+    name: str
+    start: int
+    end: int
+    values: tuple[Value, ...]
+
+
+@dataclass(frozen=True)
+class Document:
+    fields: tuple[Field, ...]
+    comments: tuple[Token, ...]
+
+
+def parse(data: bytes) -> Document:
+    """The fields of a text, or Problem with the place where it stops being text format."""
+    everything = list(tokens(data))
+    comments = tuple(token for token in everything if token.kind == "comment")
+    parser = Parser([t for t in everything if t.kind not in ("blank", "comment")], len(data))
+    fields = parser.fields(b"", 0)
+    return Document(fields, comments)
+
+
+def tokens(data: bytes) -> Iterator[Token]:
+    at = len(BYTE_ORDER_MARK) if data.startswith(BYTE_ORDER_MARK) else 0
+    while at < len(data):
+        match = TOKEN.match(data, at)
+        if match is None:
+            raise unreadable(data, at)
+        token = Token(str(match.lastgroup), match.group(), at)
+        if token.kind == "comment":  # the \r of a line end is none of it
+            token = Token("comment", token.text.rstrip(b"\r"), at)
+        elif token.kind == "string":
+            check_escapes(token)
+        yield token
+        at = token.end
+
+
+def unreadable(data: bytes, at: int) -> Problem:
+    if data[at : at + 1] in (b'"', b"'"):
+        return Problem("the string does not end on its line", "close the quote", at)
+    character = data[at : at + 4].decode("utf-8", "backslashreplace")[:1]
+    return Problem(f"{character!r} is no prototxt", "remove it, or put it in quotes", at)
+
+
+def check_escapes(token: Token) -> None:
+    for match in ESCAPE.finditer(token.text):
+        if match.group("wrong") is not None:
+            raise Problem("this escape means nothing in a string", "double the backslash",
+                          token.start + match.start())
+
+
+def unescaped(strings: tuple[Token, ...]) -> bytes:
+    """What string literals, one behind the other, say together."""
+    return b"".join(ESCAPE.sub(unescape, token.text[1:-1]) for token in strings)
+
+
+def unescape(match: re.Match[bytes]) -> bytes:
+    if match.group("octal"):
+        return bytes([int(match.group("octal"), 8) & 0xFF])
+    if match.group("hex"):
+        return bytes([int(match.group("hex"), 16)])
+    if match.group("unicode"):
+        code = int(match.group("unicode")[1:], 16)
+        return chr(min(code, 0x10FFFF)).encode("utf-8", "replace")
+    letter = match.group("letter")
+    return LETTERS.get(letter, letter)
+
+
+class Parser:
+    def __init__(self, found: list[Token], size: int) -> None:
+        self.found = found
+        self.at = 0
+        self.end = Token("end", b"", size)
+
+    @property
+    def next(self) -> Token:
+        return self.found[self.at] if self.at < len(self.found) else self.end
+
+    def take(self) -> Token:
+        token = self.next
+        self.at += 1
+        return token
+
+    def accept(self, *texts: bytes) -> bool:
+        if self.next.kind == "symbol" and self.next.text in texts:
+            self.at += 1
+            return True
+        return False
+
+    def expect(self, text: bytes) -> Token:
+        token = self.next
+        if not self.accept(text):
+            raise self.expected(repr(text.decode()))
+        return token
+
+    def expected(self, what: str) -> Problem:
+        text = self.next.text.decode("utf-8", "replace")
+        found = repr(text) if text else "the end of the file"
+        return Problem(f"expected {what}, found {found}", "correct the text here", self.next.start)
+
+    def fields(self, closing: bytes, depth: int) -> tuple[Field, ...]:
+        """Up to the closing bracket, or the end of the text, which is not taken."""
+        found = []
+        while self.next.kind != "end" and not (closing and self.next.text == closing):
+            found.append(self.field(depth))
+            self.accept(b",", b";")
+        if closing and self.next.kind == "end":
+            raise self.expected(repr(closing.decode()))
+        return tuple(found)
+
+    def field(self, depth: int) -> Field:
+        start = self.next.start
+        name = self.name()
+        colon = self.accept(b":")
+        values = self.values(colon, depth)
+        return Field(name, start, self.found[self.at - 1].end, values)
+
+    def name(self) -> str:
+        if self.accept(b"["):  # an extension or an Any
+            parts = b""
+            while self.next.kind == "name" or self.next.text in (b".", b"/", b"-"):
+                parts += self.take().text
+            self.expect(b"]")
+            return f"[{parts.decode()}]"
+        if self.next.kind != "name":
+            raise self.expected("the name of a field")
+        return self.take().text.decode()
+
+    def values(self, colon: bool, depth: int) -> tuple[Value, ...]:
+        if not self.accept(b"["):
+            return (self.value(colon, depth),)
+        found = []
+        if not self.accept(b"]"):
+            found.append(self.value(colon, depth))
+            while self.accept(b","):
+                found.append(self.value(colon, depth))
+            self.expect(b"]")
+        return tuple(found)
+
+    def value(self, colon: bool, depth: int) -> Value:
+        if self.next.kind == "symbol" and self.next.text in CLOSING:
+            return self.message(depth)
+        if not colon:
+            raise self.expected("':' or '{'")
+        return self.scalar()
+
+    def message(self, depth: int) -> Value:
+        opening = self.take()
+        if depth == DEPTH:
+            raise Problem(f"more than {DEPTH} messages in each other", "nest less", opening.start)
+        closing = CLOSING[opening.text]
+        fields = self.fields(closing, depth + 1)
+        return Value(opening.start, self.expect(closing).end, fields=fields)
+
+    def scalar(self) -> Value:
+        first = self.at
+        if self.next.kind == "string":
+            while self.next.kind == "string":
+                self.at += 1
+        else:
+            self.accept(b"-")
+            if self.next.kind not in ("name", "number"):
+                raise self.expected("a value")
+            self.at += 1
+        found = tuple(self.found[first : self.at])
+        return Value(found[0].start, found[-1].end, found)

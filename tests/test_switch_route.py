@@ -1,0 +1,345 @@
+"""switch_route.py: what it writes, and that it writes nothing where it refuses."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from caffe_route.cli import main
+from caffe_route.errors import Problem, place
+from caffe_route.layer import ROUTES
+from caffe_route.switch import switch
+
+REPO = Path(__file__).resolve().parent.parent
+NETS = sorted((REPO / "prototxt").glob("*.prototxt"))
+WITH_LOSS = [path for path in NETS if path.stem != "deploy"]
+
+
+def switched(text, *routes: str) -> bytes:
+    data = text if isinstance(text, bytes) else text.encode()
+    for route in routes:
+        data = switch(data, route).data
+    return data
+
+
+def layer(content: str, kind: str = "L1Loss") -> str:
+    return f"""layer {{
+  name: "loss"
+  type: "{kind}"
+  bottom: "x"
+  bottom: "y"
+  top: "loss"
+{content}}}
+"""
+
+
+# ---- The nets of this repository ---------------------------------------------
+
+@pytest.mark.parametrize("path", WITH_LOSS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("way", itertools.permutations(ROUTES), ids="-".join)
+def test_a_net_through_all_routes_is_the_same_file(path, way):
+    start = path.stem.rsplit("_", 1)[1]
+    net = path.read_bytes()
+    assert switched(net, *way, start) == net
+    assert b"keeps the" not in switched(net, way[0])  # these nets need no note
+
+
+def body(data: bytes) -> list:
+    """Without the line that says which route it is and what that needs."""
+    lines = [line for line in data.split(b"\n") if not line.startswith(b"# By the ")]
+    assert len(lines) == data.count(b"\n")
+    return lines
+
+
+@pytest.mark.parametrize("path", WITH_LOSS, ids=lambda path: path.stem)
+def test_a_net_becomes_the_net_that_was_written_by_hand(path):
+    name = path.stem.rsplit("_", 1)[0]
+    for other in WITH_LOSS:
+        if other.stem.rsplit("_", 1)[0] == name:
+            route = other.stem.rsplit("_", 1)[1]
+            assert body(switched(path.read_bytes(), route)) == body(other.read_bytes())
+
+
+# ---- A table: before, route, after -------------------------------------------
+
+PYTHON = """  loss_weight: 1  # Caffe gives Python layers none by default
+  python_param {
+    module: "l1_loss_layer"
+    layer: "L1LossLayer"
+"""
+INLINE = ("layer { type: 'Python' loss_weight: 1 python_param "
+          "{ module: \"l1_loss_layer\" layer: \"L1LossLayer\" ")
+TABLE = {
+    "native without loss_weight, which is 1 there": (
+        layer("  l1_loss_param { reduction: SUM }\n"), "python",
+        layer(PYTHON + "    param_str: '{\"reduction\": \"SUM\"}'\n  }\n", "Python")),
+    "native without anything": (layer(""), "python", layer(PYTHON + "  }\n", "Python")),
+    "native without anything is a plugin's as well": (layer(""), "plugin", layer("")),
+    "python without loss_weight has none": (
+        layer('  python_param {\n    module: "l1_loss_layer"\n    layer: "L1LossLayer"\n'
+              "    param_str: '{\"reduction\": \"NONE\", \"axis\": -1}'\n  }\n", "Python"), "native",
+        layer("  loss_weight: 0  # a layer of type L1Loss has 1 by default\n"
+              "  l1_loss_param { reduction: NONE axis: -1 }\n")),
+    "on one line": (
+        "layer { type: 'L1Loss' l1_loss_param { reduction: MEAN } }", "python",
+        INLINE + "param_str: '{\"reduction\": \"MEAN\"}' } }"),
+    "on one line, without anything": (
+        "layer{type:'L1Loss'}", "python", "layer{type:'Python' loss_weight: 1 python_param "
+        '{ module: "l1_loss_layer" layer: "L1LossLayer" }}'),
+    "a comment among the options": (
+        layer("  l1_loss_param {\n    # holes\n    reduction: VALID_MEAN ignore_label: -1\n  }\n"),
+        "plugin",
+        layer("  python_param {\n    # holes\n    param_str: "
+              "'{\"reduction\": \"VALID_MEAN\", \"ignore_label\": -1}'\n  }\n")),
+    "options that take several lines": (
+        layer("  l1_loss_param {\n    reduction: MEAN\n  }\n"), "plugin",
+        layer("  # switch_route keeps the native spelling: type: \"L1Loss\" l1_loss_param {\\n    "
+              "reduction: MEAN\\n  }\n"
+              "  python_param { param_str: '{\"reduction\": \"MEAN\"}' }\n")),
+    "numbers and words that JSON has not": (
+        "layer { type: 'L1Loss' l1_loss_param { reduction: 5 axis: 0x1 ignore_label: .5 "
+        "ignore_nonfinite_target: t } }", "plugin",
+        "layer { type: 'L1Loss' # switch_route keeps the native spelling: type: 'L1Loss' "
+        "l1_loss_param { reduction: 5 axis: 0x1 ignore_label: .5 ignore_nonfinite_target: t }\n  "
+        "python_param { param_str: '{\"reduction\": \"NONE\", \"axis\": 1, \"ignore_label\": 0.5, "
+        "\"ignore_nonfinite_target\": true}' } }"),
+    "what loss_param says": (
+        layer("  loss_weight: 1\n  loss_param { normalization: FULL ignore_label: 3 }\n"), "python",
+        layer("  loss_weight: 1\n  loss_param { normalization: FULL ignore_label: 3 }\n"
+              '  # switch_route keeps the native spelling: type: "L1Loss"\n'
+              '  python_param {\n    module: "l1_loss_layer"\n    layer: "L1LossLayer"\n'
+              "    param_str: '{\"reduction\": \"MEAN\", \"ignore_label\": 3}'\n  }\n", "Python")),
+    "a solver that holds its net": (
+        "train_net_param { layer { type: 'L1Loss' l1_loss_param { axis: 0 reduction: NONE } } }",
+        "plugin", "train_net_param { layer { type: 'L1Loss' python_param "
+        "{ param_str: '{\"axis\": 0, \"reduction\": \"NONE\"}' } } }"),
+    "two in one list": (
+        "layer: [{type: 'L1Loss' l1_loss_param {reduction: SUM}}, {type: 'ReLU'}]", "plugin",
+        "layer: [{type: 'L1Loss' # switch_route keeps the native spelling: type: 'L1Loss' "
+        "l1_loss_param {reduction: SUM}\n  python_param { param_str: '{\"reduction\": \"SUM\"}' }}"
+        ", {type: 'ReLU'}]"),
+}
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_what_becomes_of_a_layer(name):
+    before, route, after = TABLE[name]
+    assert switched(before, route).decode() == after
+    start = "python" if "Python" in before else "plugin" if "python_param" in before else "native"
+    for way in itertools.permutations(ROUTES):
+        assert switched(before, *way, start).decode() == before
+
+
+LEFT_ALONE = """# layer { type: "L1Loss" l1_loss_param { reduction: MEAN } }
+layer { name: "layer { type: 'L1Loss' }" type: "Python" bottom: "x"
+  python_param { module: "other" layer: "L1LossLayer" param_str: "{}" } }
+layer { name: "l" type: "Python" python_param { module: "l1_loss_layer" layer: "Mine" } }
+layer { name: "p" type: "Power" power_param { scale: 2 } }
+layers { name: "old" type: POWER }
+"""
+
+
+def test_what_is_no_l1_layer_is_left_alone():
+    l1 = layer("  l1_loss_param { reduction: MEAN }\n")
+    before = LEFT_ALONE + l1 + LEFT_ALONE + l1
+    expected = switched(l1, "python").decode()
+    assert switched(before, "python").decode() == LEFT_ALONE + expected + LEFT_ALONE + expected
+
+
+def test_bytes_that_are_no_text_stay():
+    before = b"\xef\xbb\xbf# \xe9t\xe9 \xff\r\nlayer {\r\n  type: \"L1Loss\" # \xe9\r\n}"
+    python = switched(before, "python")
+    assert python.startswith(b"\xef\xbb\xbf# \xe9t\xe9 \xff\r\nlayer {\r\n  type: \"Python\" # \xe9")
+    assert b"\n" not in python.replace(b"\r\n", b"") and python.endswith(b"\r\n}")
+    assert switched(python, "plugin", "native") == before
+
+
+def test_a_note_speaks_no_more_once_the_layer_was_edited():
+    before = layer("  l1_loss_param {\n    reduction: MEAN\n  }\n")
+    plugin = switched(before, "plugin")
+    edited = switched(plugin.replace(b'"MEAN"', b'"SUM"'), "native")
+    assert edited.decode() == layer("  l1_loss_param { reduction: SUM }\n")
+    renamed = switched(plugin.replace(b'top: "loss"', b'top: "l1"'), "native")
+    assert renamed.decode() == before.replace('top: "loss"', 'top: "l1"')
+
+
+# ---- What is refused: line, column, problem ----------------------------------
+
+REFUSED = {
+    "layer {\n  name: 'a\n}": (2, 9, "the string does not end on its line; fix: close the quote"),
+    "layer {\n  name: 'a'\n": (3, 1, "expected '}', found the end of the file; fix: "),
+    "layer {\n} }": (2, 3, "expected the name of a field, found '}'; fix: "),
+    "layer {\n  a 1 }": (2, 5, "expected ':' or '{', found '1'; fix: "),
+    "layer {\n  \u00e9: ( }": (2, 3, "'\u00e9' is no prototxt; fix: "),
+    "layer { # \u00e9\n b: '\u00e9\u00e9' ( }": (2, 10, "'(' is no prototxt; fix: "),
+    "layer { b: }": (1, 12, "expected a value, found '}'; fix: "),
+    "layer { b: '\\x' }": (1, 13, "this escape means nothing in a string; fix: "),
+    "a { " * 101: (1, 403, "more than 100 messages in each other; fix: "),
+    "": (1, 1, "no L1 layer; fix: give a net with a layer of type L1Loss, or Python with "),
+    "layer { type: 'ReLU' }": (1, 1, "no L1 layer; fix: "),
+    "\nlayers { type: POWER }": (2, 1, "no L1 layer; an old net's layers { } cannot have one; "),
+    "layer { type: 'L1Loss'\n type: 'L1Loss' }": (2, 2, '"type" is given twice in this layer; '),
+    "layer { type: 'L1Loss' l1_loss_param { } python_param { } }": (
+        1, 42, "this layer has both python_param and l1_loss_param; fix: remove one"),
+    "layer { type: 'L1Loss' l1_loss_param { reductoin: SUM } }": (
+        1, 40, 'l1_loss_param has no field "reductoin" that the other routes know; fix: use red'),
+    "layer { type: 'L1Loss' l1_loss_param { reduction: MAEN } }": (
+        1, 40, 'option "reduction" is MAEN; fix: use BATCHMEAN, MEAN, SUM, VALID_MEAN, WEIGHTED_M'),
+    "layer { type: 'L1Loss' l1_loss_param { ignore_label: inf } }": (
+        1, 40, 'option "ignore_label" is inf; fix: use a number'),
+    "layer { type: 'L1Loss' l1_loss_param { axis: 1.5 } }": (
+        1, 40, 'option "axis" is 1.5; fix: use an integer'),
+    "layer { type: 'L1Loss' l1_loss_param: 3 }": (
+        1, 24, '"l1_loss_param" takes fields in brackets; fix: '),
+    "layer { type: 'L1Loss' python_param { param_str: '{' } }": (
+        1, 39, "param_str is not valid JSON ("),
+    "layer { type: 'L1Loss' python_param { param_str: '[]' } }": (
+        1, 39, "param_str is no JSON object; fix: "),
+    "layer { type: 'L1Loss' python_param { param_str: '{\"a\": 1}' } }": (
+        1, 39, 'unknown option "a"; fix: use one of reduction, axis, ignore_label, ignore_nonfinite_'),
+    "layer { type: 'L1Loss' python_param { param_str: '{\"axis\": true}' } }": (
+        1, 39, 'option "axis" is true; fix: use an integer'),
+    "layer { type: 'L1Loss' python_param { param_str: '{\"axis\": 1, \"axis\": 2}' } }": (
+        1, 39, 'option "axis" is given twice; fix: '),
+    "layer { type: 'L1Loss' loss_param { normalization: FULL } "
+    "python_param { param_str: '{\"reduction\": \"SUM\"}' } }": (
+        1, 59, 'loss_param makes "reduction" MEAN, the layer\'s own options say SUM; a Python '),
+}
+
+
+@pytest.mark.parametrize("text", REFUSED)
+def test_what_is_refused(text):
+    line, column, message = REFUSED[text]
+    with pytest.raises(Problem) as error:
+        switch(text.encode(), "python")
+    assert place(text.encode(), error.value.offset or 0) == (line, column)
+    assert str(error.value).startswith(message), str(error.value)
+
+
+def test_a_python_layer_whose_loss_param_would_begin_to_count_is_refused():
+    text = switched(layer("  l1_loss_param { reduction: SUM }\n"), "python").replace(
+        b"  loss_weight", b"  loss_param { normalization: FULL }\n  loss_weight")
+    with pytest.raises(Problem, match='loss_param makes "reduction" MEAN'):
+        switch(text, "native")
+
+
+# ---- The command line --------------------------------------------------------
+
+@pytest.fixture
+def net(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "net.prototxt"
+    path.write_bytes((REPO / "prototxt" / "plain_native.prototxt").read_bytes())
+    path.chmod(0o640)
+    os.utime(str(path), (1, 1))
+    return path
+
+
+def state(folder: Path) -> dict:
+    return {p.name: (p.read_bytes(), p.lstat().st_mtime_ns, p.lstat().st_mode, p.is_symlink())
+            for p in folder.iterdir() if p.is_file()}
+
+
+def test_it_prints_a_diff_that_patch_reads_and_writes_nothing(net, capfdbinary):
+    before = state(net.parent)
+    assert main(["net.prototxt", "--to", "python"]) == 0
+    assert state(net.parent) == before
+    output = capfdbinary.readouterr()
+    assert output.err == (b"switch_route: net.prototxt: 1 of 1 L1 layer switched to python, not "
+                          b"written, --in-place does that\n")
+    subprocess.run(["git", "apply", "-p1", "-"], input=output.out, check=True)
+    assert net.read_bytes() == switched(before["net.prototxt"][0], "python")
+
+
+def test_a_diff_of_a_file_without_a_last_line_end(net, capfdbinary):
+    net.write_bytes(b"# \xe9\r\nlayer { type: 'L1Loss' }")
+    assert main(["net.prototxt", "--to", "python"]) == 0
+    subprocess.run(["git", "apply", "-p1", "-"], input=capfdbinary.readouterr().out, check=True)
+    assert net.read_bytes().startswith(b"# \xe9\r\nlayer { type: 'Python' loss_weight: 1")
+    assert not net.read_bytes().endswith(b"\n")
+
+
+def test_in_place_keeps_the_mode_and_leaves_no_other_file(net, capfdbinary):
+    expected = switched(net.read_bytes(), "plugin")
+    assert main(["net.prototxt", "--to", "plugin", "--in-place"]) == 0
+    assert os.listdir(str(net.parent)) == ["net.prototxt"]
+    assert net.read_bytes() == expected and net.stat().st_mode & 0o7777 == 0o640
+    output = capfdbinary.readouterr()
+    assert output.err.endswith(b"switched to plugin, written\n") and b"+  python_param" in output.out
+
+
+def test_in_place_through_a_symbolic_link(net):
+    link = net.parent / "link"
+    link.symlink_to("net.prototxt")
+    assert main([str(link), "--to", "plugin", "--in-place"]) == 0
+    assert link.is_symlink() and b"python_param" in net.read_bytes()
+
+
+def test_what_is_so_already_is_not_touched(net, capfdbinary):
+    before = state(net.parent)
+    assert main(["net.prototxt", "--to", "native", "--in-place"]) == 0
+    assert state(net.parent) == before
+    output = capfdbinary.readouterr()
+    assert output.out == b""
+    assert output.err == b"switch_route: net.prototxt: already native, nothing to do\n"
+
+
+def failure(capfd, *arguments: str) -> str:
+    assert main([*arguments, "--to", "python", "--in-place"]) == 1
+    output = capfd.readouterr()
+    assert output.out == "" and output.err.count("\n") == 1
+    return output.err
+
+
+def test_a_file_that_is_not_there(net, capfd):
+    assert failure(capfd, "none.prototxt") == (
+        "switch_route: none.prototxt: no such file or directory; fix: name a .prototxt file that "
+        "can be read\n")
+
+
+def test_a_folder_and_a_pipe(net, capfd):
+    assert failure(capfd, ".").startswith("switch_route: .: is a folder; fix: ")
+    os.mkfifo("pipe")
+    assert failure(capfd, "pipe").startswith("switch_route: pipe: is not a regular file; fix: ")
+
+
+def test_a_net_that_does_not_parse(net, capfd):
+    net.write_text("layer {\n  name: (\n}")
+    before = state(net.parent)
+    assert failure(capfd, "net.prototxt") == (
+        "switch_route: net.prototxt:2:9: '(' is no prototxt; fix: remove it, or put it in quotes\n")
+    assert state(net.parent) == before
+
+
+def test_a_net_without_an_l1_layer(net, capfd):
+    line = failure(capfd, str(REPO / "prototxt" / "deploy.prototxt"))
+    assert "deploy.prototxt:1:1: no L1 layer; fix: give a net with" in line
+
+
+def test_wrong_usage():
+    for arguments in ([], ["a"], ["a", "--to", "cuda"]):
+        with pytest.raises(SystemExit) as error:
+            main(arguments)
+        assert error.value.code == 2
+
+
+@pytest.mark.parametrize("calls, error", [
+    ("openat", "EACCES"), ("openat", "EROFS"), ("write", "ENOSPC"), ("fsync", "EIO"),
+    ("rename,renameat,renameat2", "EROFS")])
+def test_a_write_that_fails_changes_nothing(net, calls, error):
+    """The kernel itself says no, by strace: as in a folder of another user, or on a full disk."""
+    before = state(net.parent)
+    staged = str(net.parent / ".net.prototxt.switch_route-new")
+    done = subprocess.run(
+        ["strace", "-o", "/dev/null", "-P", staged, "-e", f"trace={calls}", "-e",
+         f"inject={calls}:error={error}", sys.executable,
+         str(REPO / "scripts" / "switch_route.py"), "net.prototxt", "--to", "python", "--in-place"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1 and done.stdout == "", done.stderr
+    assert done.stderr.startswith("switch_route: net.prototxt: cannot write it, nothing was changed")
+    assert done.stderr.count("\n") == 1 and "; fix: make " in done.stderr
+    assert state(net.parent) == before

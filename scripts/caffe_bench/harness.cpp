@@ -59,6 +59,9 @@ class TypedBench : public Bench {
     timed.propagate_down[0] = timed.propagate_down[1] = true;
     timed.layer = caffe::LayerRegistry<Dtype>::CreateLayer(param);
     timed.layer->SetUp(timed.bottom, timed.top);
+    // What the layers above would hand down, also where there is no loss_weight.
+    caffe::caffe_set(timed.loss->count(), Dtype(1),
+        timed.loss->mutable_cpu_diff());
     timed.layer->Forward(timed.bottom, timed.top);
     layers_.push_back(timed);
     return layers_.size() - 1;

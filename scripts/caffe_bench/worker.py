@@ -27,18 +27,21 @@ VARIANTS = {
     "native ignore_label": {"options": {"ignore_label": -1}},
     "native ignore_nonfinite": {"options": {"ignore_nonfinite_target": True}},
     "native valid_mean": {"options": {"reduction": "VALID_MEAN", "ignore_label": -1}},
-    "native unreduced": {"options": {"reduction": "NONE"}},
+    # With a loss_weight Caffe's own Layer::Forward multiplies the whole top by it.
+    "native unreduced": {"options": {"reduction": "NONE"}, "loss_weight": 0},
 }
 
 
-def layer_text(kind: str, own: bool, options: dict | None = None, bottom: str = "") -> str:
+def layer_text(kind: str, own: bool, options: dict | None = None, bottom: str = "",
+               loss_weight: int = 1) -> str:
     """A layer's prototxt; own says whether this Caffe's caffe.proto has l1_loss_param."""
     bottoms = " ".join(f'bottom: "{name}"' for name in ("x", "y", bottom) if name)
     param = f"python_param {{ param_str: '{json.dumps(options)}' }}" if options else ""
     if own and options:
         fields = json.dumps(options).strip("{}").replace('"', "")
         param = f"l1_loss_param {{ {fields} }}"
-    return f'name: "{kind}" type: "{kind}" {bottoms} top: "loss" loss_weight: 1 {param}'
+    return (f'name: "{kind}" type: "{kind}" {bottoms} top: "loss" loss_weight: {loss_weight} '
+            f"{param}")
 
 
 class Harness:

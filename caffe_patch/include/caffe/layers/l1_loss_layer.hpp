@@ -54,6 +54,11 @@ struct L1LossBroadcast {
     }
     return result;
   }
+  /// @brief Whether n elements of the predictions have the same factor.
+  bool uniform(int begin, int n) const {
+    const int length = size[axes - 1];
+    return stride[axes - 1] == 0 && begin % length + n <= length;
+  }
   /// @brief Whether there is one factor for each element, in the same order.
   L1_LOSS_HOST_DEVICE bool identity() const {
     return axes == 1 && stride[0] == 1;
@@ -167,11 +172,6 @@ class L1LossLayer : public LossLayer<Dtype> {
   /// @brief Z; counted is what the elements add up to where counts().
   double Divisor(const Blob<Dtype>& x, double counted) const;
 
-  /// @brief Writes e of the elements begin, ..., begin + n - 1, n <= a block.
-  void Elementwise(const vector<Blob<Dtype>*>& bottom, int begin, int n,
-      Dtype* e) const;
-  /// @brief What the same elements add to Z where counts().
-  double Counted(const vector<Blob<Dtype>*>& bottom, int begin, int n) const;
   void ForwardReduced_cpu(const vector<Blob<Dtype>*>& bottom, Blob<Dtype>* top);
   void ForwardUnreduced_cpu(const vector<Blob<Dtype>*>& bottom,
       Blob<Dtype>* top);

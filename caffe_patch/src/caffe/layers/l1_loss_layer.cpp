@@ -205,20 +205,16 @@ L1_LOSS_VECTORISE void Fill(const int n, const Dtype value, Dtype* out) {
   for (int i = 0; i < n; ++i) { out[i] = value; }
 }
 
-template <typename Dtype>
-L1_LOSS_VECTORISE void AbsDiff(const int n, const Dtype* L1_LOSS_RESTRICT x,
-    const Dtype* L1_LOSS_RESTRICT y, Dtype* L1_LOSS_RESTRICT e) {
-  for (int i = 0; i < n; ++i) { e[i] = std::fabs(x[i] - y[i]); }
-}
-
-// g = a sign(x - y); x - y itself stands for the sign of 0 and of NaN.
+// g = a sign(x - y); x - y itself stands for the sign of 0 and of NaN. Asked
+// in this order, it takes three quarters of the time.
 template <typename Dtype>
 L1_LOSS_VECTORISE void Sign(const int n, const Dtype a,
     const Dtype* L1_LOSS_RESTRICT x, const Dtype* L1_LOSS_RESTRICT y,
     Dtype* L1_LOSS_RESTRICT g) {
   for (int i = 0; i < n; ++i) {
     const Dtype difference = x[i] - y[i];
-    g[i] = difference > 0 ? a : (difference < 0 ? -a : difference);
+    const Dtype signed_a = difference < 0 ? -a : a;
+    g[i] = std::fabs(difference) > 0 ? signed_a : difference;
   }
 }
 
@@ -226,16 +222,6 @@ template <typename Dtype>
 L1_LOSS_VECTORISE void Multiply(const int n, const Dtype* L1_LOSS_RESTRICT w,
     Dtype* L1_LOSS_RESTRICT e) {
   for (int i = 0; i < n; ++i) { e[i] *= w[i]; }
-}
-
-template <typename Dtype>
-L1_LOSS_VECTORISE void Negate(const int n, Dtype* g) {
-  for (int i = 0; i < n; ++i) { g[i] = -g[i]; }
-}
-
-template <typename Dtype>
-L1_LOSS_VECTORISE void NonZero(const int n, Dtype* w) {
-  for (int i = 0; i < n; ++i) { w[i] = w[i] != 0 ? Dtype(1) : Dtype(0); }
 }
 
 // e = 0 where the target is ignored.
@@ -270,18 +256,45 @@ L1_LOSS_VECTORISE int CountIgnored(const int n,
   return count;
 }
 
-// What is summed: the numbers in a block, or |x - y| without writing it down.
-template <typename Dtype>
-struct Value {
-  const Dtype* e;
-  inline Dtype operator()(const int i) const { return e[i]; }
-};
+// What each element i of a block adds to the loss, or to a divisor that counts.
 
 template <typename Dtype>
-struct Difference {
+struct Loss {
   const Dtype* x;
   const Dtype* y;
   inline Dtype operator()(const int i) const { return std::fabs(x[i] - y[i]); }
+};
+
+template <typename Dtype>
+struct WeightedLoss {
+  const Dtype* x;
+  const Dtype* y;
+  const Dtype* w;
+  inline Dtype operator()(const int i) const {
+    return w[i] * std::fabs(x[i] - y[i]);
+  }
+};
+
+template <typename Dtype>
+struct ScaledLoss {
+  const Dtype* x;
+  const Dtype* y;
+  Dtype w;
+  inline Dtype operator()(const int i) const {
+    return w * std::fabs(x[i] - y[i]);
+  }
+};
+
+template <typename Dtype>
+struct Value {
+  const Dtype* value;
+  inline Dtype operator()(const int i) const { return value[i]; }
+};
+
+template <typename Dtype>
+struct NonzeroValue {
+  const Dtype* value;
+  inline Dtype operator()(const int i) const { return value[i] != 0 ? 1 : 0; }
 };
 
 // The sum of term(0), ..., term(n - 1) in double. Sixteen lanes let it be
@@ -310,28 +323,69 @@ L1_LOSS_VECTORISE double Sum(const int n, const Term term) {
   return sum;
 }
 
+// What is done with the terms of a block: they are written down, or added up.
+
 template <typename Dtype>
-double SumOf(const int n, const Dtype* e) {
-  const Value<Dtype> term = {e};
-  return Sum<Dtype>(n, term);
+struct Write {
+  Dtype* e;
+  template <typename Term>
+  L1_LOSS_VECTORISE void operator()(const int n, const Term& terms) {
+    const Term term = terms;
+    Dtype* L1_LOSS_RESTRICT out = e;
+    for (int i = 0; i < n; ++i) { out[i] = term(i); }
+  }
+};
+
+template <typename Dtype>
+struct Add {
+  double sum;
+  template <typename Term>
+  void operator()(const int n, const Term& term) {
+    sum += Sum<Dtype>(n, term);
+  }
+};
+
+template <typename Dtype>
+L1_LOSS_VECTORISE void Negate(const int n, const Dtype* L1_LOSS_RESTRICT g,
+    Dtype* L1_LOSS_RESTRICT minus_g) {
+  for (int i = 0; i < n; ++i) { minus_g[i] = -g[i]; }
 }
 
-// Writes a block to its place, a large blob's past the caches.
-template <typename Dtype>
-void Store(const int n, const Dtype* g, const bool stream, Dtype* out) {
 #ifdef __SSE2__
-  const size_t bytes = n * sizeof(Dtype);
-  if (stream && bytes % 16 == 0 && reinterpret_cast<size_t>(out) % 16 == 0) {
-    const char* from = reinterpret_cast<const char*>(g);
-    char* to = reinterpret_cast<char*>(out);
-    for (size_t i = 0; i < bytes; i += 16) {
-      _mm_stream_si128(reinterpret_cast<__m128i*>(to + i),
-          _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i)));
+inline __m128i SignBits(const float* g) {
+  return _mm_castps_si128(_mm_set1_ps(-0.f));
+}
+inline __m128i SignBits(const double* g) {
+  return _mm_castpd_si128(_mm_set1_pd(-0.));
+}
+#endif
+
+// Writes a block to plus, if it is not there already, and its negative to
+// minus, where these are not NULL; for a large blob past the caches.
+template <typename Dtype>
+void Store(const int n, const Dtype* g, const bool stream, Dtype* plus,
+    Dtype* minus) {
+#ifdef __SSE2__
+  const size_t places = reinterpret_cast<size_t>(plus)
+      | reinterpret_cast<size_t>(minus) | n * sizeof(Dtype);
+  if (stream && places % 16 == 0) {
+    const __m128i sign = SignBits(g);
+    for (int i = 0; i < n; i += 16 / sizeof(Dtype)) {
+      const __m128i block =
+          _mm_loadu_si128(reinterpret_cast<const __m128i*>(g + i));
+      if (plus) {
+        _mm_stream_si128(reinterpret_cast<__m128i*>(plus + i), block);
+      }
+      if (minus) {
+        _mm_stream_si128(reinterpret_cast<__m128i*>(minus + i),
+            _mm_xor_si128(block, sign));
+      }
     }
     return;
   }
 #endif
-  std::copy(g, g + n, out);
+  if (plus && plus != g) { std::copy(g, g + n, plus); }
+  if (minus) { Negate(n, g, minus); }
 }
 
 // Lets other threads see what went past the caches.
@@ -378,6 +432,128 @@ const Dtype* Expanded(const L1LossBroadcast& map, const Dtype* factor,
   if (map.identity()) { return factor + begin; }
   Expand(map, factor, begin, n, buffer);
   return buffer;
+}
+
+// ---- What the options make of the bottoms -----------------------------------
+
+template <typename Dtype>
+struct Inputs {
+  const Dtype* x;
+  const Dtype* y;
+  const Dtype* w;  // NULL without weights
+  L1LossBroadcast weight_map;
+  L1LossIgnore<Dtype> ignore;
+
+  // Whether the functions below take a block at a time, or any number.
+  bool blocked() const {
+    return ignore.any() || (w && !weight_map.identity());
+  }
+  // The weights of the elements begin, ..., begin + n - 1, one by one.
+  const Dtype* weights(const int begin, const int n, Dtype* buffer) const {
+    return Expanded(weight_map, w, begin, n, buffer);
+  }
+  // Does the action with e of the same elements.
+  template <typename Action>
+  void losses(const int begin, const int n, Action* action) const {
+    if (!w) {
+      const Loss<Dtype> e = {x + begin, y + begin};
+      return selected(begin, n, e, action);
+    }
+    if (weight_map.uniform(begin, n)) {
+      const ScaledLoss<Dtype> e = {x + begin, y + begin,
+          w[weight_map.index(begin)]};
+      return selected(begin, n, e, action);
+    }
+    Dtype buffer[kBlock];
+    const WeightedLoss<Dtype> e = {x + begin, y + begin,
+        weights(begin, n, buffer)};
+    selected(begin, n, e, action);
+  }
+  // What the same elements add to a divisor that counts.
+  double counted(const int begin, const int n, const bool sum_weights) const {
+    if (!w) { return n - CountIgnored(n, ignore, y + begin); }
+    Add<Dtype> add = {0};
+    Dtype buffer[kBlock];
+    if (sum_weights) {
+      const Value<Dtype> weight = {weights(begin, n, buffer)};
+      selected(begin, n, weight, &add);
+    } else {
+      const NonzeroValue<Dtype> weight = {weights(begin, n, buffer)};
+      selected(begin, n, weight, &add);
+    }
+    return add.sum;
+  }
+  // Does the action with the terms, which are 0 where the target is ignored.
+  // They are written down for it, since GCC vectorises a selection only there.
+  template <typename Term, typename Action>
+  void selected(const int begin, const int n, const Term& term,
+      Action* action) const {
+    if (!ignore.any()) { return (*action)(n, term); }
+    Dtype buffer[kBlock];
+    Write<Dtype> write = {buffer};
+    write(n, term);
+    Select(n, ignore, y + begin, buffer);
+    const Value<Dtype> written = {buffer};
+    (*action)(n, written);
+  }
+  // Writes scale * sign(x - y) * w.
+  void gradients(const int begin, const int n, const Dtype scale,
+      Dtype* g) const {
+    Sign(n, scale, x + begin, y + begin, g);
+    if (!w) { return; }
+    Dtype buffer[kBlock];
+    Multiply(n, weights(begin, n, buffer), g);
+  }
+};
+
+template <typename Dtype>
+Inputs<Dtype> MakeInputs(const vector<Blob<Dtype>*>& bottom,
+    const L1LossBroadcast& weight_map, const L1LossIgnore<Dtype>& ignore) {
+  Inputs<Dtype> inputs;
+  inputs.x = bottom[0]->cpu_data();
+  inputs.y = bottom[1]->cpu_data();
+  inputs.w = bottom.size() > 2 ? bottom[2]->cpu_data() : NULL;
+  inputs.weight_map = weight_map;
+  inputs.ignore = ignore;
+  return inputs;
+}
+
+template <typename Dtype>
+void WriteLosses(const Inputs<Dtype>& inputs, const int count, Dtype* top) {
+  const bool stream = count * sizeof(Dtype) >= kStreamBytes;
+  Dtype buffer[kBlock], *none = NULL;
+  for (int begin = 0, n; begin < count; begin += n) {
+    n = std::min(kBlock, count - begin);
+    Write<Dtype> write = {stream ? buffer : top + begin};
+    inputs.losses(begin, n, &write);
+    Store(n, write.e, stream, top + begin, none);
+  }
+  FinishStores();
+}
+
+// The means of e over rows of so many elements.
+template <typename Dtype>
+void WriteRowMeans(const Inputs<Dtype>& inputs, const int count, const int row,
+    Dtype* top) {
+  Dtype e[kBlock];
+  Add<Dtype> add = {0};
+  int left = row;  // of the row that is being summed
+  for (int begin = 0, n; begin < count; begin += n) {
+    n = std::min(kBlock, count - begin);
+    Write<Dtype> write = {e};
+    inputs.losses(begin, n, &write);
+    for (int at = 0, part; at < n; at += part) {
+      part = std::min(left, n - at);
+      const Value<Dtype> values = {e + at};
+      add(part, values);
+      left -= part;
+      if (left == 0) {
+        *top++ = add.sum / row;
+        add.sum = 0;
+        left = row;
+      }
+    }
+  }
 }
 
 }  // namespace
@@ -478,33 +654,6 @@ double L1LossLayer<Dtype>::Divisor(const Blob<Dtype>& x,
 }
 
 template <typename Dtype>
-void L1LossLayer<Dtype>::Elementwise(const vector<Blob<Dtype>*>& bottom,
-    const int begin, const int n, Dtype* e) const {
-  const Dtype* y = bottom[1]->cpu_data() + begin;
-  AbsDiff(n, bottom[0]->cpu_data() + begin, y, e);
-  if (bottom.size() > 2) {
-    Dtype buffer[kBlock];
-    Multiply(n, Expanded(weight_map_, bottom[2]->cpu_data(), begin, n, buffer),
-        e);
-  }
-  if (ignore_.any()) { Select(n, ignore_, y, e); }
-}
-
-template <typename Dtype>
-double L1LossLayer<Dtype>::Counted(const vector<Blob<Dtype>*>& bottom,
-    const int begin, const int n) const {
-  const Dtype* y = bottom[1]->cpu_data() + begin;
-  if (bottom.size() == 2) { return n - CountIgnored(n, ignore_, y); }
-  Dtype counted[kBlock];
-  Expand(weight_map_, bottom[2]->cpu_data(), begin, n, counted);
-  if (options_.reduction() == L1LossParameter::VALID_MEAN) {
-    NonZero(n, counted);
-  }
-  if (ignore_.any()) { Select(n, ignore_, y, counted); }
-  return SumOf(n, counted);
-}
-
-template <typename Dtype>
 void L1LossLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom,
     const vector<Blob<Dtype>*>& top) {
   if (options_.reduction() == L1LossParameter::NONE) {
@@ -518,23 +667,22 @@ template <typename Dtype>
 void L1LossLayer<Dtype>::ForwardReduced_cpu(const vector<Blob<Dtype>*>& bottom,
     Blob<Dtype>* top) {
   const int count = bottom[0]->count();
-  double loss = 0, counted = 0;
-  if (count > 0 && bottom.size() == 2 && !ignore_.any()) {
-    const Difference<Dtype> term = {bottom[0]->cpu_data(),
-        bottom[1]->cpu_data()};
-    loss = Sum<Dtype>(count, term);
-    counted = count;
-  } else {
-    Dtype e[kBlock];
+  Add<Dtype> loss = {0};
+  double counted = 0;
+  if (count > 0) {
+    const Inputs<Dtype> inputs = MakeInputs(bottom, weight_map_, ignore_);
+    const int block = counts() || inputs.blocked() ? kBlock : count;
     for (int begin = 0, n; begin < count; begin += n) {
-      n = std::min(kBlock, count - begin);
-      Elementwise(bottom, begin, n, e);
-      loss += SumOf(n, e);
-      if (counts()) { counted += Counted(bottom, begin, n); }
+      n = std::min(block, count - begin);
+      inputs.losses(begin, n, &loss);
+      if (counts()) {
+        counted += inputs.counted(begin, n,
+            options_.reduction() == L1LossParameter::WEIGHTED_MEAN);
+      }
     }
   }
   divisor_ = Divisor(*bottom[0], counted);
-  top->mutable_cpu_data()[0] = divisor_ == 0 ? 0 : loss / divisor_;
+  top->mutable_cpu_data()[0] = divisor_ == 0 ? 0 : loss.sum / divisor_;
 }
 
 template <typename Dtype>
@@ -545,30 +693,13 @@ void L1LossLayer<Dtype>::ForwardUnreduced_cpu(
   const int row = count / top->count();
   divisor_ = row;
   Dtype* out = top->mutable_cpu_data();
-  if (row == 0) { caffe_set(top->count(), Dtype(0), out); }
-  const bool stream = count * sizeof(Dtype) >= kStreamBytes;
-  Dtype e[kBlock];
-  double sum = 0;
-  int left = row;  // of the row that is being summed
-  for (int begin = 0, n; begin < count; begin += n) {
-    n = std::min(kBlock, count - begin);
-    Elementwise(bottom, begin, n, e);
-    if (row == 1) {
-      Store(n, e, stream, out + begin);
-      continue;
-    }
-    for (int at = 0, part; at < n; at += part) {
-      part = std::min(left, n - at);
-      sum += SumOf(part, e + at);
-      left -= part;
-      if (left == 0) {
-        *out++ = sum / row;
-        sum = 0;
-        left = row;
-      }
-    }
+  if (row == 0) { return caffe_set(top->count(), Dtype(0), out); }
+  const Inputs<Dtype> inputs = MakeInputs(bottom, weight_map_, ignore_);
+  if (row == 1) {
+    WriteLosses(inputs, count, out);
+  } else {
+    WriteRowMeans(inputs, count, row, out);
   }
-  FinishStores();
 }
 
 template <typename Dtype>
@@ -595,26 +726,19 @@ void L1LossLayer<Dtype>::Backward_cpu(const vector<Blob<Dtype>*>& top,
   const bool reduced = options_.reduction() != L1LossParameter::NONE;
   const Dtype* top_diff = top[0]->cpu_diff();
   const Dtype scale = (reduced ? top_diff[0] : Dtype(1)) / divisor_;
-  const Dtype* x = bottom[0]->cpu_data();
-  const Dtype* y = bottom[1]->cpu_data();
+  const Inputs<Dtype> inputs = MakeInputs(bottom, weight_map_, ignore_);
   const bool stream = count * sizeof(Dtype) >= kStreamBytes;
-  Dtype g[kBlock], buffer[kBlock];
+  Dtype gradients[kBlock], buffer[kBlock], *none = NULL;
   for (int begin = 0, n; begin < count; begin += n) {
     n = std::min(kBlock, count - begin);
-    Sign(n, scale, x + begin, y + begin, g);
-    if (bottom.size() > 2) {
-      Multiply(n, Expanded(weight_map_, bottom[2]->cpu_data(), begin, n,
-          buffer), g);
-    }
+    Dtype* g = diff[0] && !stream ? diff[0] + begin : gradients;
+    inputs.gradients(begin, n, scale, g);
     if (!reduced) {
       Multiply(n, Expanded(top_map_, top_diff, begin, n, buffer), g);
     }
-    if (ignore_.any()) { Select(n, ignore_, y + begin, g); }
-    if (diff[0]) { Store(n, g, stream, diff[0] + begin); }
-    if (diff[1]) {
-      Negate(n, g);
-      Store(n, g, stream, diff[1] + begin);
-    }
+    if (ignore_.any()) { Select(n, ignore_, inputs.y + begin, g); }
+    Store(n, g, stream, diff[0] ? diff[0] + begin : none,
+        diff[1] ? diff[1] + begin : none);
   }
   FinishStores();
 }

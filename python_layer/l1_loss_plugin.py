@@ -40,12 +40,19 @@ def load(path=None):
     path = os.path.abspath(path or os.environ.get("L1_LOSS_PLUGIN") or default_path())
     if path in _loaded:
         return True
+    if not hasattr(caffe, "layer_type_list"):
+        raise PluginError("%s: this is no pycaffe, or one too old to list its layer types; fix: "
+                          "pip uninstall caffe, if that brought it" % caffe.__file__)
     if "L1Loss" in list(caffe.layer_type_list()):
         print("l1_loss_plugin: this Caffe has an L1Loss layer already, %s is not loaded" % path,
               file=sys.stderr)
         return False
     check(path, loaded_caffe())
-    _loaded[path] = ctypes.CDLL(path, ctypes.RTLD_GLOBAL)
+    try:
+        _loaded[path] = ctypes.CDLL(path, ctypes.RTLD_GLOBAL)
+    except OSError as error:
+        raise PluginError(  # noqa: B904 (Python 2.7 knows no "from")
+            "%s; fix: build the plugin again with %s" % (error, BUILD))
     return True
 
 

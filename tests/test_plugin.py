@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ from types import SimpleNamespace
 import l1_loss_plugin
 import numpy as np
 import pytest
+from caffe_kit.errors import Refused
+from caffe_plugin import build, descriptor, installed
 from caffe_worker import run_in
 from test_routes_agree import cases, grown, net, relative_error
 
@@ -27,6 +30,7 @@ layer { name: "fc" type: "InnerProduct" bottom: "x" top: "prediction"
 layer { name: "loss" type: "L1Loss" bottom: "prediction" bottom: "target" top: "loss"
   python_param { param_str: '{"reduction": "MEAN"}' } }
 """
+FOUND = ("caffe: ", "headers: ")  # what the script says before it builds
 SOLVER = """
 net: "net.prototxt" base_lr: 0.1 lr_policy: "fixed" max_iter: 60 display: 10 snapshot: 0
 snapshot_prefix: "net" snapshot_after_train: true random_seed: 1701 solver_mode: CPU
@@ -166,6 +170,39 @@ def test_a_library_that_is_no_plugin(tmp_path):
     assert "other.so: this is no L1Loss plugin; fix: " in refusal(tmp_path / "other.so")
 
 
+def test_a_text_file_and_another_library_are_no_plugins(tmp_path):
+    (tmp_path / "text.so").write_text("INPUT(libl1_loss_plugin.so)")
+    for path in (tmp_path / "text.so", installed.find().library):
+        assert f"{path}: this is no L1Loss plugin; fix: " in refusal(path)
+
+
+def test_a_folder_is_no_plugin(tmp_path):
+    assert f"{tmp_path}: no such file; fix: build the plugin with scripts/" in refusal(tmp_path)
+
+
+def test_a_plugin_of_another_machine(plugin, tmp_path):
+    data = bytearray(plugin.read_bytes())
+    data[18] = 0xB7  # the machine an ELF file is for: AArch64
+    (tmp_path / "arm.so").write_bytes(data)
+    line = refusal(tmp_path / "arm.so")
+    assert line.startswith(f"{tmp_path}/arm.so: ") and "; fix: build the plugin again" in line
+
+
+def test_a_plugin_in_the_empty_package_caffe(plugin, tmp_path):
+    (tmp_path / "caffe").mkdir()
+    (tmp_path / "caffe" / "__init__.py").write_text("")
+    done = in_stock_caffe(f"import l1_loss_plugin; l1_loss_plugin.load({str(plugin)!r})",
+                          (tmp_path,))
+    line = done.output.splitlines()[-1]
+    assert done.code == 1 and "caffe/__init__.py: this is no pycaffe" in line and "; fix: " in line
+
+
+def test_the_plugin_of_the_environment_is_loaded_by_default(plugin):
+    done = in_stock_caffe("import caffe, l1_loss_plugin; print(l1_loss_plugin.load())",
+                          L1_LOSS_PLUGIN=str(plugin))
+    assert done.output.endswith("True\n"), done.output
+
+
 def test_a_plugin_for_another_caffe(plugin, tmp_path):
     mark = l1_loss_plugin.MARK.search(plugin.read_bytes()).group(1)
     other = tmp_path / "other.so"
@@ -178,16 +215,30 @@ def test_a_plugin_for_another_caffe(plugin, tmp_path):
 def failure(arguments: list, **environment: str) -> str:
     done = run([*BUILD, *arguments], env=dict(os.environ, **environment))
     assert done.code == 1, done.output
-    return done.output.splitlines()[-1]
+    lines = [line for line in done.output.splitlines() if not line.startswith(FOUND)]
+    assert len(lines) == 1, done.output
+    return lines[0]
 
 
-def test_without_a_compiler(tmp_path):
-    for tool in ("ldd", "nm", "protoc", "sh", "bash"):
-        (tmp_path / tool).symlink_to(f"/usr/bin/{tool}" if Path(f"/usr/bin/{tool}").exists()
-                                     else f"/bin/{tool}")
-    line = failure(["-o", str(tmp_path / "x.so")], PATH=str(tmp_path))
-    assert line == "g++ is not on PATH; fix: apt-get install g++"
+def only(folder: Path, *tools: str) -> str:
+    """A PATH with these programs alone."""
+    for tool in tools:
+        (folder / tool).symlink_to(next(path for path in (f"/usr/bin/{tool}", f"/bin/{tool}")
+                                        if os.path.exists(path)))
+    return str(folder)
+
+
+@pytest.mark.parametrize("missing, package", [("g++", "g++"), ("protoc", "protobuf-compiler")])
+def test_without_a_tool(tmp_path, missing, package):
+    tools = {"ldd", "nm", "g++", "protoc", "sh", "bash"} - {missing}
+    line = failure(["-o", str(tmp_path / "x.so")], PATH=only(tmp_path, *tools))
+    assert line == f"{missing} is not on PATH; fix: apt-get install {package}"
     assert not (tmp_path / "x.so").exists()
+
+
+def test_without_binutils(tmp_path):
+    line = failure(["-o", str(tmp_path / "x.so")], PATH=only(tmp_path, "g++", "protoc"))
+    assert line == "ldd is not on PATH; fix: apt-get install g++ binutils"
 
 
 def test_into_a_folder_that_is_not_there(tmp_path):
@@ -195,9 +246,191 @@ def test_into_a_folder_that_is_not_there(tmp_path):
     assert line.endswith("none: no such folder; fix: make it first, or name another with -o")
 
 
-def test_with_a_protoc_that_does_not_fit(tmp_path):
-    broken = tmp_path / "protoc"
-    broken.write_text("#!/bin/sh\necho Unknown flag: --descriptor_set_in\nexit 1\n")
-    broken.chmod(0o755)
-    line = failure(["-o", str(tmp_path / "x.so")], PATH=f"{tmp_path}:{os.environ['PATH']}")
+def protoc_that(folder: Path, does: str) -> str:
+    """A PATH whose first protoc does that with "$@"."""
+    (folder / "protoc").write_text(f"#!/bin/sh\n{does}\n")
+    (folder / "protoc").chmod(0o755)
+    return f"{folder}:{os.environ['PATH']}"
+
+
+def test_with_a_protoc_of_protobuf_2(tmp_path):
+    path = protoc_that(tmp_path, "echo Unknown flag: --descriptor_set_in; exit 1")
+    line = failure(["-o", str(tmp_path / "x.so")], PATH=path)
     assert line.startswith("protoc failed: Unknown flag: --descriptor_set_in; fix: ")
+    assert sorted(os.listdir(tmp_path)) == ["protoc"]
+
+
+@pytest.mark.parametrize("edit, age", [("s/VERSION < 3/VERSION < 9/", "new"),
+                                       ("s/[0-9]* < PROTOBUF_MIN/0 < PROTOBUF_MIN/", "old")])
+def test_with_a_protoc_that_does_not_fit_the_headers(tmp_path, edit, age):
+    # What protoc writes compares the versions itself; here it writes those of another one.
+    path = protoc_that(tmp_path, '/usr/bin/protoc "$@" || exit\n'
+                       'for a; do case $a in --cpp_out=*) out=${a#*=} ;; esac; done\n'
+                       'if [ -n "$out" ]; then '
+                       f"find $out -name '*.pb.h' -exec sed -i '{edit}' '{{}}' +; fi")
+    line = failure(["-o", str(tmp_path / "x.so")], PATH=path)
+    assert re.match(rf"libprotoc \S+ is too {age} for the headers of protobuf; fix: put the ", line)
+    assert sorted(os.listdir(tmp_path)) == ["protoc"]
+
+
+# ---- A Caffe that it cannot match --------------------------------------------
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    """A folder that a Caffe was installed into, for CAFFE_ROOT."""
+    (tmp_path / "prefix" / "lib").mkdir(parents=True)
+    return tmp_path / "prefix"
+
+
+def refused(root: Path) -> str:
+    line = failure(["-o", str(root / "x.so")], CAFFE_ROOT=str(root))
+    assert line.startswith(f"{root}/lib/libcaffe.") and "; fix: " in line
+    assert os.listdir(root) == ["lib"]
+    return line
+
+
+def test_a_caffe_that_is_only_a_static_library(root):
+    subprocess.run(["ar", "rc", str(root / "lib" / "libcaffe.a")], check=True)
+    assert "this Caffe has no libcaffe.so: it is linked statically" in refused(root)
+
+
+def test_a_pycaffe_that_caffe_is_linked_into_statically(tmp_path):
+    import _ctypes  # a compiled module that is not linked to libcaffe.so
+    (tmp_path / "caffe").mkdir()
+    (tmp_path / "caffe" / "__init__.py").write_text(
+        "import sys, _ctypes\n_caffe = sys.modules['caffe._caffe'] = _ctypes\n")
+    line = failure(["-o", str(tmp_path / "x.so")], PYTHONPATH=str(tmp_path))
+    assert line.startswith(f"{_ctypes.__file__}: this Caffe has no libcaffe.so: it is linked stat")
+
+
+def test_a_caffe_with_the_old_strings_of_the_library(root, caffe_source, tmp_path):
+    """A source of Caffe, as a compiler older than GCC 5 would have compiled it."""
+    caffe = installed.find()
+    build.generate_messages(caffe, tmp_path / "made")
+    build.run(["g++", "-D_GLIBCXX_USE_CXX11_ABI=0", "-shared", "-w",
+               *build.compiler_flags(caffe, tmp_path / "made"),
+               str(caffe_source / "src/caffe/util/insert_splits.cpp"),
+               "-o", str(root / "lib" / "libcaffe.so")])
+    assert "it was compiled with the C++ library's old strings" in refused(root)
+
+
+def test_a_caffe_that_runs_on_another_protobuf(root):
+    library = installed.find().library.read_bytes()
+    [ours] = re.findall(rb"\0(libprotobuf\.so\.\d\d)\0", library)
+    (root / "lib" / "libcaffe.so").write_bytes(library.replace(ours, b"libprotobuf.so.99"))
+    assert f"it runs on libprotobuf.so.99, but g++ links {ours.decode()}, and two" in refused(root)
+
+
+def test_a_caffe_without_headers(monkeypatch, tmp_path):
+    monkeypatch.setattr(installed, "INCLUDE_FOLDERS", ())
+    with pytest.raises(Refused, match="the headers of Caffe are missing; fix: apt-get install"):
+        installed.find_include(None, tmp_path / "lib" / "libcaffe.so")
+
+
+def test_a_header_that_caffes_own_include_is_missing(tmp_path):
+    """The compiler is told to look nowhere for the system's headers."""
+    path = protoc_that(tmp_path, 'exec /usr/bin/protoc "$@"')
+    (tmp_path / "g++").write_text('#!/bin/sh\nexec /usr/bin/g++ -nostdinc++ -nostdinc "$@"\n')
+    (tmp_path / "g++").chmod(0o755)
+    line = failure(["-o", str(tmp_path / "x.so")], PATH=path)
+    assert line.startswith("a header is missing: ") and "; fix: apt-get install " in line
+
+
+def test_no_caffe_at_all(monkeypatch):
+    monkeypatch.setattr(installed, "LIBRARY_FOLDERS", ())
+    with pytest.raises(Refused, match="no libcaffe.so is installed here; fix: apt-get install lib"):
+        installed.find_library(None, "")
+
+
+# ---- Which Caffe it is for ---------------------------------------------------
+
+def test_caffe_root_may_be_where_caffe_was_installed(root):
+    shutil.copy2(str(installed.find().library), str(root / "lib" / "libcaffe.so.1.0.0"))
+    (root / "lib" / "libcaffe.so").symlink_to("libcaffe.so.1.0.0")
+    built = run([*BUILD, "-o", str(root / "x.so")], env=dict(os.environ, CAFFE_ROOT=str(root)))
+    assert built.code == 0, built.output
+    assert built.output.startswith(f"caffe: {root}/lib/libcaffe.so.1.0.0 (CPU only)\n")
+
+
+def test_a_checkout_built_by_make_is_found(native_caffe):
+    library = installed.find_library(str(native_caffe.parent), "")
+    assert library == (native_caffe.parent / ".build_release/lib/libcaffe.so").resolve()
+    include = installed.find_include(str(native_caffe.parent), library)
+    assert include == native_caffe.parent.resolve() / "include"
+
+
+def test_caffe_proto_is_read_out_of_the_library():
+    from caffe.proto import caffe_pb2
+    from google.protobuf.descriptor_pb2 import FileDescriptorProto
+    data = descriptor.descriptor_in(installed.find().library)
+    held = FileDescriptorProto.FromString(data)
+    of_pycaffe = FileDescriptorProto.FromString(caffe_pb2.DESCRIPTOR.serialized_pb)
+    assert descriptor.file_name(data) == held.name and held.name.endswith("caffe.proto")
+    held.name = of_pycaffe.name  # make and CMake call protoc in different folders
+    assert held == of_pycaffe
+
+
+@pytest.mark.parametrize("number", [0, 1, 127, 128, 300, 16384, 2**31])
+def test_varints_are_those_of_protobuf(number):
+    from google.protobuf.internal.encoder import _VarintBytes
+    assert descriptor.to_varint(number) == _VarintBytes(number)
+    assert descriptor.varint(b"x" + _VarintBytes(number), 1) == (number, 1 + len(
+        _VarintBytes(number)))
+
+
+def test_a_library_without_caffe_proto_holds_no_descriptor(tmp_path):
+    (tmp_path / "libcaffe.so").write_bytes(b"\x7fELF caffe.proto")
+    assert descriptor.descriptor_in(tmp_path / "libcaffe.so") is None
+
+
+def test_a_pycaffe_of_another_python_is_asked(tmp_path):
+    line = failure(["-o", str(tmp_path / "x.so"), "--python", "/nowhere/python"])
+    assert line == "/nowhere/python: No such file or directory; fix: name a Python with --python"
+
+
+# ---- A Caffe with CUDA -------------------------------------------------------
+
+def test_nvcc_compiles_for_the_gpus_of_this_machine(monkeypatch, tmp_path):
+    monkeypatch.setattr(build, "cuda_architectures", lambda: ["61", "75"])
+    monkeypatch.setattr(build, "cuda_home", lambda: Path("/opt/cuda"))
+    assert build.nvcc_command(["-O2", "-fPIC", "-Iinclude"], tmp_path / "gpu.o") == [
+        "/opt/cuda/bin/nvcc", "-gencode=arch=compute_61,code=sm_61",
+        "-gencode=arch=compute_75,code=sm_75", "-O2", "-Xcompiler=-fPIC", "-Iinclude", "-c",
+        str(build.LAYER.with_suffix(".cu")), "-o", str(tmp_path / "gpu.o")]
+
+
+def test_a_caffe_with_cuda_needs_nvcc(monkeypatch, tmp_path):
+    monkeypatch.setattr(build, "NVCC", str(tmp_path / "nvcc"))
+    monkeypatch.setenv("PATH", "/usr/bin")
+    with pytest.raises(Refused, match="this Caffe has CUDA, but nvcc is not on PATH; fix: put "):
+        build.build(installed.find()._replace(cpu_only=False), tmp_path / "x.so")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("nvcc", [build.NVCC] if os.path.exists(build.NVCC) else [])
+def test_nvcc_builds_the_plugin_of_a_caffe_with_cuda(nvcc, tmp_path, monkeypatch):
+    """For stock Caffe, which exports all that the GPU twin calls, taken for one with CUDA."""
+    # cuBLAS's and cuRAND's headers, which Caffe's own include; scripts/test.sh fetches them
+    monkeypatch.setenv("CPATH", os.path.join(os.environ["CAFFE_L1_WORK"], "cuda_include"))
+    build.build(installed.find()._replace(cpu_only=False), tmp_path / "gpu.so")
+    names = run(["nm", "-DC", str(tmp_path / "gpu.so")]).output
+    for dtype in ("float", "double"):
+        for method in ("Forward_gpu", "Backward_gpu", "Forward_cpu"):
+            name = rf"caffe::L1LossLayerPlugin<{dtype}>::{method}\("
+            assert re.search(rf"^\w+ [TW] {name}", names, re.M), name
+    assert "libcudart" in run(["ldd", str(tmp_path / "gpu.so")]).output
+
+
+@pytest.mark.parametrize("nvcc", [build.NVCC] if os.path.exists(build.NVCC) else [])
+def test_a_caffe_with_cuda_is_recognised(nvcc, root, caffe_source, tmp_path):
+    """By a source of Caffe's own that only nvcc compiles."""
+    caffe = installed.find()
+    build.generate_messages(caffe, tmp_path / "made")
+    headers = os.path.join(os.environ["CAFFE_L1_WORK"], "cuda_include")
+    source = caffe_source / "src/caffe/util/math_functions.cu"
+    build.run([nvcc, "-std=c++17", "-shared", "-w", "-Xcompiler=-fPIC", f"-I{tmp_path / 'made'}",
+               f"-I{headers}", f"-I{caffe.include}", str(source),
+               "-o", str(root / "lib" / "libcaffe.so")])
+    library = installed.find_library(str(root), "")
+    assert library == root / "lib" / "libcaffe.so" and not installed.is_cpu_only(library)
+    assert installed.is_cpu_only(caffe.library)

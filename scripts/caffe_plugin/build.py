@@ -23,6 +23,7 @@ MESSAGE = KIT / "src" / "caffe" / "proto" / "l1_loss_parameter.proto"
 # A call of the C++ library's new string, in what a C++11 Caffe exports.
 NEW_STRINGS = "__cxx11"
 LIBRARIES = ["-lprotobuf", "-lglog", "-lboost_system"]
+NVCC = "/usr/local/cuda/bin/nvcc"  # where it is not on PATH
 # A patched Caffe may end up in one process with the plugin: no name of ours may be theirs too.
 PACKAGE = (b"package caffe;", b"package l1_loss_plugin;")
 CLASSES = ("L1LossLayer", "L1LossBroadcast", "L1LossIgnore")
@@ -189,7 +190,7 @@ def nvcc_command(flags: list[str], staged: Path) -> list[str]:
 
 
 def cuda_home() -> Path:
-    nvcc = shutil.which("nvcc") or "/usr/local/cuda/bin/nvcc"
+    nvcc = shutil.which("nvcc") or NVCC
     if not os.path.exists(nvcc):
         raise Refused("this Caffe has CUDA, but nvcc is not on PATH",
                       "put the bin folder of the CUDA toolkit on PATH")

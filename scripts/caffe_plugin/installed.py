@@ -38,7 +38,7 @@ def find(python: str = sys.executable) -> Caffe:
     root = os.environ.get("CAFFE_ROOT")
     library = find_library(root, pycaffe_core(root, python))
     return Caffe(library, find_include(root, library), descriptor_in(library),
-                 CUDA_SYMBOL not in symbols(library))
+                 is_cpu_only(library))
 
 
 def pycaffe_core(root: str | None, python: str) -> str:
@@ -105,6 +105,10 @@ def find_include(root: str | None, library: Path) -> Path:
             return Path(folder)
     raise Refused("the headers of Caffe are missing", "apt-get install libcaffe-dev on Debian, or "
                   "set CAFFE_ROOT to the checkout that it was built from", str(library))
+
+
+def is_cpu_only(library: Path) -> bool:
+    return CUDA_SYMBOL not in symbols(library)
 
 
 def symbols(library: Path) -> str:

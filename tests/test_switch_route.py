@@ -81,7 +81,8 @@ TABLE = {
     "native without anything is a plugin's as well": (layer(""), "plugin", layer("")),
     "python without loss_weight has none": (
         layer('  python_param {\n    module: "l1_loss_layer"\n    layer: "L1LossLayer"\n'
-              "    param_str: '{\"reduction\": \"NONE\", \"axis\": -1}'\n  }\n", "Python"), "native",
+              "    param_str: '{\"reduction\": \"NONE\", \"axis\": -1}'\n  }\n", "Python"),
+        "native",
         layer("  loss_weight: 0  # a layer of type L1Loss has 1 by default\n"
               "  l1_loss_param { reduction: NONE axis: -1 }\n")),
     "on one line": (
@@ -153,7 +154,7 @@ def test_what_is_no_l1_layer_is_left_alone():
 def test_bytes_that_are_no_text_stay():
     before = b"\xef\xbb\xbf# \xe9t\xe9 \xff\r\nlayer {\r\n  type: \"L1Loss\" # \xe9\r\n}"
     python = switched(before, "python")
-    assert python.startswith(b"\xef\xbb\xbf# \xe9t\xe9 \xff\r\nlayer {\r\n  type: \"Python\" # \xe9")
+    assert python.startswith(before[: before.index(b'"L1Loss"')] + b'"Python" # \xe9\r\n')
     assert b"\n" not in python.replace(b"\r\n", b"") and python.endswith(b"\r\n}")
     assert switched(python, "plugin", "native") == before
 
@@ -200,7 +201,7 @@ REFUSED = {
     "layer { type: 'L1Loss' python_param { param_str: '[]' } }": (
         1, 39, "param_str is no JSON object; fix: "),
     "layer { type: 'L1Loss' python_param { param_str: '{\"a\": 1}' } }": (
-        1, 39, 'unknown option "a"; fix: use one of reduction, axis, ignore_label, ignore_nonfinite_'),
+        1, 39, 'unknown option "a"; fix: use one of reduction, axis, ignore_label, ignore_nonf'),
     "layer { type: 'L1Loss' python_param { param_str: '{\"axis\": true}' } }": (
         1, 39, 'option "axis" is true; fix: use an integer'),
     "layer { type: 'L1Loss' python_param { param_str: '{\"axis\": 1, \"axis\": 2}' } }": (
@@ -269,7 +270,8 @@ def test_in_place_keeps_the_mode_and_leaves_no_other_file(net, capfdbinary):
     assert os.listdir(str(net.parent)) == ["net.prototxt"]
     assert net.read_bytes() == expected and net.stat().st_mode & 0o7777 == 0o640
     output = capfdbinary.readouterr()
-    assert output.err.endswith(b"switched to plugin, written\n") and b"+  python_param" in output.out
+    assert output.err.endswith(b"switched to plugin, written\n")
+    assert b"+  python_param" in output.out
 
 
 def test_in_place_through_a_symbolic_link(net):
@@ -338,8 +340,8 @@ def test_a_write_that_fails_changes_nothing(net, calls, error):
         ["strace", "-o", "/dev/null", "-P", staged, "-e", f"trace={calls}", "-e",
          f"inject={calls}:error={error}", sys.executable,
          str(REPO / "scripts" / "switch_route.py"), "net.prototxt", "--to", "python", "--in-place"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        capture_output=True, text=True)
     assert done.returncode == 1 and done.stdout == "", done.stderr
-    assert done.stderr.startswith("switch_route: net.prototxt: cannot write it, nothing was changed")
+    assert "net.prototxt: cannot write it, nothing was changed: " in done.stderr
     assert done.stderr.count("\n") == 1 and "; fix: make " in done.stderr
     assert state(net.parent) == before

@@ -1,0 +1,120 @@
+"""However a net is spelled: all routes mean the same, and the way back gives the same bytes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import l1_loss
+import pytest
+from caffe_kit.naming import Naming
+from caffe_kit.payload import message_text
+from caffe_kit.proto_edit import insert
+from caffe_kit.protoc import parse
+from caffe_kit.record import addition
+from caffe_route.layer import ROUTES
+from caffe_route.switch import switch
+from google.protobuf import text_format
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from route_nets import REDUCTIONS, drawn_nets
+
+FUZZ = settings(deadline=None, max_examples=400, suppress_health_check=list(HealthCheck))
+DEFAULTS = {"reduction": "BATCHMEAN", "axis": None, "ignore_label": None,
+            "ignore_nonfinite_target": False}
+
+
+@pytest.fixture(scope="session")
+def caffe_pb2(caffe_source: Path, tmp_path_factory):
+    """The messages of a Caffe that the kit patched, as the real protoc makes them."""
+    folder = tmp_path_factory.mktemp("proto")
+    (folder / "src/caffe/proto").mkdir(parents=True)
+    data = (caffe_source / "src/caffe/proto/caffe.proto").read_bytes()
+    ours = addition(Naming(), message_text(Naming()))
+    patched = insert(data, ours, lambda text: parse(text, folder / "src/caffe/proto"))
+    # A name of its own: the test's process may hold the messages of a stock Caffe already.
+    (folder / "patched_caffe.proto").write_bytes(patched.replace(b"package caffe;",
+                                                                b"package patched_caffe;"))
+    subprocess.run(["protoc", "--python_out=.", "patched_caffe.proto"], cwd=folder, check=True)
+    sys.path.insert(0, str(folder))
+    import patched_caffe_pb2
+    return patched_caffe_pb2
+
+
+@FUZZ
+@given(net=drawn_nets(), way=st.lists(st.sampled_from(ROUTES), max_size=5))
+def test_any_way_that_ends_where_it_began_gives_the_same_bytes(net, way):
+    route, data, _ = net
+    there = data
+    for stop in [*way, route]:
+        there = switch(there, stop).data
+    assert there == data, there.decode("latin-1")
+
+
+@FUZZ
+@given(net=drawn_nets(), first=st.sampled_from(ROUTES), second=st.sampled_from(ROUTES))
+def test_every_spelling_means_the_same_to_caffe(caffe_pb2, net, first, second):
+    _, data, meanings = net
+    there = switch(switch(data, first).data, second)
+    check_route(there.data, second, meanings, caffe_pb2)
+    assert rest(there.data, caffe_pb2) == rest(data, caffe_pb2)
+
+
+@FUZZ
+@given(net=drawn_nets(), to=st.sampled_from(ROUTES))
+def test_a_second_time_changes_nothing(net, to):
+    once = switch(net[1], to)
+    again = switch(once.data, to)
+    assert again.data == once.data and again.changed == 0
+    assert once.layers == again.layers == len(net[2])
+
+
+def read(data: bytes, caffe_pb2):
+    return text_format.Parse(data.decode("latin-1"), caffe_pb2.NetParameter())
+
+
+def ours(net) -> list:
+    return [layer for layer in net.layer
+            if layer.type == "L1Loss" or layer.python_param.module == "l1_loss_layer"]
+
+
+def check_route(data: bytes, route: str, meanings: list, caffe_pb2) -> None:
+    """What protobuf itself, and the Python layer's own reader, read in the layers."""
+    layers = ours(read(data, caffe_pb2))
+    assert len(layers) == len(meanings)
+    for layer, meaning in zip(layers, meanings):
+        default = 0.0 if route == "python" else 1.0
+        assert (list(layer.loss_weight) or [default]) == [meaning.loss_weight]
+        assert layer.type == ("Python" if route == "python" else "L1Loss")
+        assert layer.HasField("python_param") <= (route != "native")
+        assert layer.HasField("l1_loss_param") <= (route == "native")
+        if route == "python":
+            assert layer.python_param.layer == "L1LossLayer"
+        assert options_of(layer, route) == {**DEFAULTS, **meaning.options}
+
+
+def options_of(layer, route: str) -> dict:
+    if route == "native":
+        found = {field.name: value for field, value in layer.l1_loss_param.ListFields()}
+        if "reduction" in found:
+            found["reduction"] = REDUCTIONS[found["reduction"]]
+        return {**DEFAULTS, **found}
+    text = layer.python_param.param_str
+    return {**DEFAULTS, **read_json(text)}
+
+
+def read_json(text: str) -> dict:
+    """By the Python layer, but for axis, which it has only with NONE."""
+    pairs = l1_loss.json.loads(text.strip() or "{}", object_pairs_hook=l1_loss._named_once)
+    l1_loss.check_options(**{**pairs, "axis": None})
+    return {name: value for name, value in pairs.items() if value is not None}
+
+
+def rest(data: bytes, caffe_pb2) -> str:
+    """The net without what differs between the routes."""
+    net = read(data, caffe_pb2)
+    for layer in ours(net):
+        for name in ("type", "python_param", "l1_loss_param", "loss_weight"):
+            layer.ClearField(name)
+    return str(net)

@@ -32,13 +32,17 @@ scripts/host_packages.sh mmdebstrap bubblewrap python3 python3-venv unzip
 # The newest Python here runs the linter and the packages that Caffe's results are compared with.
 venv=$work/venv
 if ! cmp -s tests/requirements.txt "$venv/requirements.txt"; then
-  say "installing ruff, PyTorch, Keras and TensorFlow into $venv"
+  say "installing ruff, mypy, PyTorch, Keras and TensorFlow into $venv"
   rm -rf "$venv"
   python3 -m venv "$venv"
   "$venv/bin/pip" install --quiet --disable-pip-version-check -r tests/requirements.txt
   cp tests/requirements.txt "$venv/requirements.txt"
 fi
 "$venv/bin/ruff" check .
+"$venv/bin/mypy"
+# The stubs say of the modules for Python 2.7 what is true of them.
+MYPYPATH=python_layer PYTHONPATH=python_layer "$venv/bin/python" -m mypy.stubtest \
+  l1_loss l1_loss_plugin
 
 # What builds and installs the package inside the sandbox: the last versions for Python 3.7.
 if [ ! -d "$work/wheels" ]; then

@@ -17,6 +17,7 @@ from types import SimpleNamespace
 
 import pytest
 from caffe_kit import VERSION
+from caffe_l1.cli import VERBS
 from patch_support import make_small_checkout, snapshot
 
 REPO = Path(__file__).resolve().parent.parent
@@ -136,8 +137,9 @@ def test_the_wheel_holds_the_kit_as_a_checkout_lays_it_out(wheel, source):
     modules = [*(source / "python_layer").glob("*.py"), *(source / "scripts").glob("caffe_*/*.py")]
     expected |= {f"caffe_l1_loss/{path.relative_to(source).as_posix()}" for path in modules
                  if path.parent.name not in ("caffe_bench", "caffe_demo")}
-    stubs = {name for name in names_in(wheel) if "-stubs/" in name}
-    assert names_in(wheel) - stubs == expected
+    stubs = {f"{name[:-3]}-stubs/{file}" for name in expected if "/" not in name
+             for file in ("__init__.pyi", "py.typed")}
+    assert names_in(wheel) == expected | stubs
     for name in expected - {name for name in expected if "/" not in name}:
         kept = zipfile.ZipFile(wheel).read(name)
         assert kept == (source / name.split("/", 1)[1]).read_bytes(), name
@@ -225,6 +227,21 @@ def test_a_pycaffe_beside_it_needs_no_path_and_no_name_of_the_plugin(beside_caff
     assert out.splitlines()[-1] == "9.0 9.0"
 
 
+def test_a_net_is_switched_from_one_route_to_another(clean, elsewhere):
+    nets = Path(succeed(clean / "bin" / "caffe-l1", "path", "prototxt").strip())
+    shutil.copy(str(nets / "plain_python.prototxt"), "net.prototxt")
+    succeed(clean / "bin" / "caffe-l1", "switch-route", "net.prototxt", "--to", "native",
+            "--in-place")
+    assert 'type: "L1Loss"' in Path("net.prototxt").read_text()
+
+
+def test_the_doctor_finds_its_own_module_beside_pycaffe(beside_caffe, elsewhere):
+    said = succeed(beside_caffe / "bin" / "caffe-l1", "doctor")
+    site = next((beside_caffe / "lib").glob("python*/site-packages"))
+    assert f"ok     l1_loss_layer: {site}/l1_loss_layer.py\n" in said
+    assert "\npython: works\n" in said and "\nplugin: works" in said
+
+
 def test_it_says_where_nets_and_sources_are(clean, elsewhere):
     nets = Path(succeed(clean / "bin" / "caffe-l1", "path", "prototxt").strip())
     assert {path.name for path in nets.glob("*.prototxt")} == {
@@ -241,7 +258,7 @@ def test_exit_codes_and_messages_come_through(clean, elsewhere):
         done = run(command, *wrong)
         assert done.code == 2 and "usage: " in done.err, wrong
     listed = succeed(command, "--help")
-    for verb in ("check", "apply", "status", "revert", "runtest", "build-plugin", "doctor", "path"):
+    for verb in VERBS:
         assert re.search(rf"^  {verb} +\w", listed, re.M)
         assert "usage: " in succeed(command, verb, "--help")
 

@@ -13,7 +13,10 @@ from .look import look
 
 def main(arguments: list[str], program: str = "caffe-l1 doctor") -> int:
     options = parser(program).parse_args(arguments)
-    findings = look(options.python, options.root)
+    try:
+        findings = look(options.python, options.root)
+    except KeyboardInterrupt:
+        return 130
     routes = judge(findings)
     if options.json:
         print(json.dumps({"findings": [finding._asdict() for finding in findings],

@@ -19,6 +19,7 @@ VERBS = {
     "revert": ("caffe_kit.cli", "take the layer out of a checkout again"),
     "runtest": ("caffe_kit.cli", "build Caffe with the layer and run the layer's tests"),
     "build-plugin": ("caffe_plugin.cli", "compile the native layer for an installed Caffe"),
+    "switch-route": ("caffe_route.cli", "rewrite a net's L1 layers for another route"),
     "doctor": ("caffe_doctor.cli", "say which routes work on this machine, and what others lack"),
     "path": ("caffe_l1.path", "print where the kit's Python modules or nets are"),
 }

@@ -31,6 +31,8 @@ def main(arguments: list[str], program: str = "caffe-l1 build-plugin") -> int:
     except KitError as error:
         print(error, file=sys.stderr)
         return error.code
+    except KeyboardInterrupt:
+        return 130
     print(f"built {options.output} in {time.monotonic() - started:.1f} s")
     return 0
 

@@ -1,0 +1,125 @@
+"""Nets written with caffe.NetSpec: by every route, in a real Caffe, with the loss they ask for."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from caffe_route.layer import ROUTES
+from caffe_route.switch import switch
+from caffe_worker import run_in
+from route_caffes import caffes
+
+REPO = Path(__file__).resolve().parent.parent
+SHAPE = (3, 4)
+CASES = [
+    {},
+    {"reduction": "MEAN"},
+    {"reduction": "SUM", "loss_weight": 0.5},
+    {"reduction": "VALID_MEAN", "ignore_label": -1, "weight": True},
+    {"reduction": "WEIGHTED_MEAN", "ignore_nonfinite_target": True, "weight": True},
+    {"reduction": "NONE", "axis": 1, "include": {"phase": 0}},
+    {"reduction": None, "ignore_label": None, "name": "mine", "propagate_down": [True, False]},
+]
+
+WRITE = """
+import json, sys
+import caffe, numpy
+from caffe import layers as L
+from l1_loss_net_spec import l1_loss
+
+def written(route, case):
+    n = caffe.NetSpec()
+    for name in ("x", "y", "w"):
+        n[name] = L.Input(shape=dict(dim=[3, 4]))
+    n.prediction = L.Scale(n.x, axis=0, num_axes=0, filler=dict(value=1))
+    if case.pop("weight", False):
+        case["weight"] = n.w
+    if "axis" in case:
+        case["axis"] = numpy.int64(case["axis"])
+    n.loss = l1_loss(n.prediction, n.y, route=route, **case)
+    return str(n.to_proto())
+
+print(json.dumps([written(sys.argv[1], case) for case in json.loads(sys.argv[2])]))
+"""
+
+
+def in_caffe(python_path: list, *arguments: str) -> subprocess.CompletedProcess:
+    environment = dict(os.environ, PYTHONPATH=os.pathsep.join(map(str, python_path)))
+    return subprocess.run([sys.executable, *arguments], env=environment, text=True,
+                          capture_output=True)
+
+
+@pytest.fixture(scope="module")
+def nets(work, native_caffe) -> dict:
+    """The text of each case's net and what its Caffe makes of it, by route."""
+    found = {}
+    for route, caffe in caffes(work, native_caffe).items():
+        done = in_caffe(caffe.python_path, "-c", WRITE, route, json.dumps(CASES))
+        assert done.returncode == 0, done.stderr
+        texts = json.loads(done.stdout)
+        jobs = [{"net": text, "inputs": [inputs()]} for text in texts]
+        outcomes = run_in(caffe.python_path, jobs, caffe.plugin)
+        found[route] = [(text, passes[0]) for text, passes in zip(texts, outcomes)]
+    return found
+
+
+def inputs() -> dict:
+    generator = np.random.RandomState(0)
+    x, y = (generator.randn(*SHAPE).astype(np.float32) for _ in range(2))
+    y[0, 1] = -1
+    return {"x": x, "y": y, "w": generator.choice([0, 0.5, 3], SHAPE).astype(np.float32)}
+
+
+def expected(case: dict) -> np.ndarray:
+    """The loss, element by element in float64."""
+    given = inputs()
+    w = given["w"] if case.get("weight") else np.ones(SHAPE)
+    losses, valid, weights = np.zeros(SHAPE), 0, 0.0
+    for i, x in np.ndenumerate(given["x"]):
+        if case.get("ignore_label") is not None and given["y"][i] == case["ignore_label"]:
+            continue
+        losses[i] = float(w[i]) * abs(float(x) - float(given["y"][i]))
+        valid += w[i] != 0
+        weights += float(w[i])
+    divisor = {"MEAN": 12, "SUM": 1, "VALID_MEAN": valid, "WEIGHTED_MEAN": weights}
+    if case.get("reduction") == "NONE":
+        return losses.mean(1)
+    return losses.sum() / divisor.get(case.get("reduction"), 3)
+
+
+@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("number", range(len(CASES)), ids=lambda number: str(CASES[number]))
+def test_a_net_of_every_route_computes_what_was_asked_for(route, number, nets):
+    case, (net, outcome) = CASES[number], nets[route][number]
+    assert switch(net.encode(), route).changed == 0  # it is of that route
+    assert f"loss_weight: {case.get('loss_weight', 1)}" in net
+    assert ('name: "mine"' in net) == ("name" in case)
+    loss = outcome["data"]["loss"]
+    assert loss.shape == np.shape(expected(case))
+    assert np.allclose(loss, expected(case), rtol=1e-6, atol=0)
+    assert np.abs(outcome["diff"]["prediction"]).sum() > 0
+
+
+@pytest.mark.parametrize("arguments, message", [
+    ('reductoin="MEAN"', 'l1_loss: unknown option "reductoin"; allowed: reduction, axis, '),
+    ('reduction="MAEN"', 'option "reduction" is "MAEN"; allowed: BATCHMEAN, MEAN, SUM, '),
+    ('axis=0', 'option "axis" needs "reduction": "NONE", not "BATCHMEAN"'),
+    ('route="cuda"', 'l1_loss: route is "cuda"; allowed: python, plugin, native'),
+])
+def test_what_is_wrong_is_said_at_once(arguments, message):
+    script = ("import caffe\nfrom l1_loss_net_spec import l1_loss\nx = caffe.layers.Input()\n"
+              f"try: l1_loss(x, x, {arguments})\nexcept ValueError as error: print(error)")
+    done = in_caffe([REPO / "python_layer"], "-c", script)
+    assert message in done.stdout, done.stderr
+
+
+def test_it_is_python_2_as_well(tmp_path):
+    script = ("import sys; compile(open(sys.argv[1]).read(), sys.argv[1], 'exec')")
+    source = str(REPO / "python_layer" / "l1_loss_net_spec.py")
+    subprocess.run(["python2.7", "-c", script, source], check=True)

@@ -146,6 +146,7 @@ def test_a_caffe_without_python_layers(tmp_path):
     ("import os; os._exit(0)", "ended with exit code 0"),
     ("raise ImportError('libboost.so: cannot open')", "ImportError: libboost.so: cannot open"),
     ("import ctypes; ctypes.string_at(0)", "was ended by SIGSEGV"),
+    ("import atexit, os; Net = __version__ = ''; atexit.register(os.abort)", "by SIGABRT"),
 ])
 def test_a_caffe_that_dies_when_it_is_imported(tmp_path, death, told):
     said = doctor(path=write_module(tmp_path, death))

@@ -130,7 +130,7 @@ def names_in(file: Path) -> set:
 # ---- What is in it -----------------------------------------------------------
 
 def test_the_wheel_holds_the_kit_as_a_checkout_lays_it_out(wheel, source):
-    expected = {f"{name}.py" for name in ("l1_loss", "l1_loss_layer", "l1_loss_plugin")}
+    expected = {path.name for path in (source / "python_layer").glob("*.py")}
     for folder in ("caffe_patch", "prototxt"):
         expected |= {f"caffe_l1_loss/{path.relative_to(source).as_posix()}"
                      for path in (source / folder).rglob("*") if path.is_file()}

@@ -38,7 +38,8 @@ def ask(python: str, question: str, *path: str) -> Answer:
     """The answer of that Python, with these folders first on its module path."""
     environment = dict(os.environ, GLOG_minloglevel="2")
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [*path, os.getenv("PYTHONPATH")]))
-    code = f"{question}\nimport sys; sys.stdout.write({MARK!r} + repr(answer) + '\\n')"
+    code = (f"{question}\nimport sys; sys.stdout.write({MARK!r} + repr(answer) + '\\n')\n"
+            "sys.stdout.flush()")
     try:
         done = subprocess.run([python, "-c", code], env=environment, timeout=SECONDS,
                               stdin=subprocess.DEVNULL, capture_output=True)

@@ -1,0 +1,12 @@
+from typing import Any
+
+OPTIONS: tuple[str, ...]
+
+def l1_loss(
+    prediction: Any,
+    target: Any,
+    weight: Any = None,
+    route: str = "python",
+    loss_weight: float = 1,
+    **given: Any,
+) -> Any: ...

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from caffe_route import files
 from caffe_route.cli import main
 from caffe_route.errors import Problem, place
 from caffe_route.layer import ROUTES
@@ -118,11 +119,14 @@ TABLE = {
         "train_net_param { layer { type: 'L1Loss' l1_loss_param { axis: 0 reduction: NONE } } }",
         "plugin", "train_net_param { layer { type: 'L1Loss' python_param "
         "{ param_str: '{\"axis\": 0, \"reduction\": \"NONE\"}' } } }"),
-    "two in one list": (
-        "layer: [{type: 'L1Loss' l1_loss_param {reduction: SUM}}, {type: 'ReLU'}]", "plugin",
+    "three in one list": (
+        "layer: [{type: 'L1Loss' l1_loss_param {reduction: SUM}}, {type: 'ReLU'}, {}]", "plugin",
         "layer: [{type: 'L1Loss' # switch_route keeps the native spelling: type: 'L1Loss' "
         "l1_loss_param {reduction: SUM}\n  python_param { param_str: '{\"reduction\": \"SUM\"}' }}"
-        ", {type: 'ReLU'}]"),
+        ", {type: 'ReLU'}, {}]"),
+    "behind a semicolon": (
+        layer("  phase: TRAIN ;\n"), "python",
+        layer("  phase: TRAIN ;\n" + PYTHON + "  }\n", "Python")),
 }
 
 
@@ -144,11 +148,12 @@ layers { name: "old" type: POWER }
 """
 
 
-def test_what_is_no_l1_layer_is_left_alone():
-    l1 = layer("  l1_loss_param { reduction: MEAN }\n")
+@pytest.mark.parametrize("start, to", itertools.permutations(ROUTES, 2))
+def test_what_is_no_l1_layer_is_left_alone(start, to):
+    l1 = switched(layer("  l1_loss_param { reduction: MEAN }\n"), start).decode()
+    expected = switched(l1, to).decode()
     before = LEFT_ALONE + l1 + LEFT_ALONE + l1
-    expected = switched(l1, "python").decode()
-    assert switched(before, "python").decode() == LEFT_ALONE + expected + LEFT_ALONE + expected
+    assert switched(before, to).decode() == LEFT_ALONE + expected + LEFT_ALONE + expected
 
 
 def test_bytes_that_are_no_text_stay():
@@ -279,6 +284,14 @@ def test_in_place_through_a_symbolic_link(net):
     link.symlink_to("net.prototxt")
     assert main([str(link), "--to", "plugin", "--in-place"]) == 0
     assert link.is_symlink() and b"python_param" in net.read_bytes()
+
+
+def test_an_edit_in_the_same_moment_is_not_lost(net):
+    old = net.read_bytes()
+    net.write_bytes(b"edited")
+    with pytest.raises(Problem, match="was edited by someone else just now"):
+        files.write(net, old, switched(old, "plugin"))
+    assert net.read_bytes() == b"edited" and os.listdir(str(net.parent)) == ["net.prototxt"]
 
 
 def test_what_is_so_already_is_not_touched(net, capfdbinary):

@@ -113,9 +113,7 @@ def read_document(text: bytes, document: Document) -> Layer:
     route, block = route_of(fields)
     older = find(fields, "loss_param")
     type_value = find(fields, "type").values[0]
-    outside = [c for c in document.comments
-               if not any(f.start <= c.start < f.end for f in fields)]
-    parts = Parts(data, fields, [(c.start, c.end) for c in outside], layer)
+    parts = Parts(data, fields, [(c.start, c.end) for c in document.comments], layer)
     own, weighted = parts.own(block, route)
     content = parts.note_before(own) if block else own
     start = parts.end_before(content)
@@ -161,11 +159,11 @@ def message(field: Field) -> tuple[Field, ...]:
 
 @dataclass(frozen=True)
 class Parts:
-    """The places in a layer that are neither fields nor inside of one."""
+    """The places in a layer that are in none of its fields."""
 
     data: bytes
     fields: tuple[Field, ...]
-    comments: list
+    comments: list[tuple[int, int]]
     layer: Value
 
     def own(self, block: Field | None, route: str) -> tuple[int, bool]:

@@ -92,6 +92,11 @@ TABLE = {
     "on one line, without anything": (
         "layer{type:'L1Loss'}", "python", "layer{type:'Python' loss_weight: 1 python_param "
         '{ module: "l1_loss_layer" layer: "L1LossLayer" }}'),
+    "on one line, with a loss_weight that is no default": (
+        INLINE.replace("1", "5", 1) + "} }", "native",
+        "layer { type: 'L1Loss' loss_weight: 5 }"),
+    "on one line, with the loss_weight that is the default": (
+        INLINE + "} }", "native", "layer { type: 'L1Loss' }"),
     "a comment among the options": (
         layer("  l1_loss_param {\n    # holes\n    reduction: VALID_MEAN ignore_label: -1\n  }\n"),
         "plugin",
@@ -169,6 +174,8 @@ def test_a_note_speaks_no_more_once_the_layer_was_edited():
     plugin = switched(before, "plugin")
     edited = switched(plugin.replace(b'"MEAN"', b'"SUM"'), "native")
     assert edited.decode() == layer("  l1_loss_param { reduction: SUM }\n")
+    between = switched(plugin.replace(b"  python_param", b"  phase: TRAIN\n  python_param"), "native")
+    assert b"\n  phase: TRAIN\n  l1_loss_param { reduction: MEAN }\n" in between
     renamed = switched(plugin.replace(b'top: "loss"', b'top: "l1"'), "native")
     assert renamed.decode() == before.replace('top: "loss"', 'top: "l1"')
 
@@ -333,6 +340,14 @@ def test_a_net_that_does_not_parse(net, capfd):
 def test_a_net_without_an_l1_layer(net, capfd):
     line = failure(capfd, str(REPO / "prototxt" / "deploy.prototxt"))
     assert "deploy.prototxt:1:1: no L1 layer; fix: give a net with" in line
+
+
+def test_output_that_cannot_be_written_is_no_failure(net):
+    script = str(REPO / "scripts" / "switch_route.py")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, script, "net.prototxt", "--to", "plugin",
+                               "--in-place"], stdout=full, stderr=full)
+    assert done.returncode == 0 and b"python_param" in net.read_bytes()
 
 
 def test_wrong_usage():

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from route_nets import REDUCTIONS, drawn_nets
 
-FUZZ = settings(deadline=None, max_examples=400, suppress_health_check=list(HealthCheck))
+FUZZ = settings(deadline=None, max_examples=200, suppress_health_check=list(HealthCheck))
 DEFAULTS = {"reduction": "BATCHMEAN", "axis": None, "ignore_label": None,
             "ignore_nonfinite_target": False}
 
@@ -59,6 +59,18 @@ def test_every_spelling_means_the_same_to_caffe(caffe_pb2, net, first, second):
     there = switch(switch(data, first).data, second)
     check_route(there.data, second, meanings, caffe_pb2)
     assert rest(there.data, caffe_pb2) == rest(data, caffe_pb2)
+
+
+@settings(FUZZ, max_examples=60)
+@given(net=drawn_nets(), to=st.sampled_from(ROUTES))
+def test_caffes_own_parser_reads_what_comes_out(caffe_pb2, net, to):
+    """protoc reads text format by the same C++ as Caffe."""
+    folder = Path(caffe_pb2.__file__).parent
+    done = subprocess.run(["protoc", "--encode=patched_caffe.NetParameter", "patched_caffe.proto"],
+                          cwd=folder, input=switch(net[1], to).data, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    message = caffe_pb2.NetParameter.FromString(done.stdout)
+    assert len(ours(message)) == len(net[2])
 
 
 @FUZZ

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from caffe_kit import VERSION
+from caffe_kit.cli import discard_output
 from caffe_kit.errors import one_line
 
 from . import files
@@ -34,8 +35,8 @@ def main(arguments: list[str], program: str = "caffe-l1 switch-route") -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # nobody reads on
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    except OSError:  # nobody reads on, or the disk is full: the exit code still tells
+        discard_output()
     return 0
 
 

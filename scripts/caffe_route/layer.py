@@ -82,8 +82,8 @@ class Layer:
     own: int  # where weight and block begin, behind a note
     block: Field | None
     last: bool  # nothing but blanks between the content and the closing bracket
-    added_weight: bool
-    has_weight: bool
+    added_weight: bool  # a loss_weight as we add it, next to the block
+    has_weight: bool  # any loss_weight, that one too
     options: Options
     older: Options  # what loss_param says
     comments: tuple[bytes, ...]  # inside the block
@@ -122,7 +122,7 @@ def read_document(text: bytes, document: Document) -> Layer:
         text, route, (type_value.start - shift, type_value.end - shift),
         (start - shift, (block.end if block else start) - shift), content - shift, own - shift,
         block, not block or not data[block.end : layer.end - 1].strip(), weighted,
-        len([f for f in fields if f.name == "loss_weight"]) > weighted,
+        find(fields, "loss_weight") is not None,
         read_options(block), options.of_loss_param(message(older)) if older else {},
         tuple(c.text for c in document.comments if block and block.start < c.start < block.end))
 

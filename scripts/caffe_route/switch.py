@@ -103,7 +103,7 @@ def new_weight(layer: Layer, to: str, lead: bytes) -> bytes:
     """L1Loss has a loss_weight of 1 by default, a Python layer none; what we added we take out."""
     if (layer.route == "python") == (to == "python"):
         return weight(to, lead) if layer.added_weight else b""
-    return b"" if layer.has_weight or layer.added_weight else weight(to, lead)
+    return b"" if layer.has_weight else weight(to, lead)
 
 
 def new_options(layer: Layer, to: str) -> Options:

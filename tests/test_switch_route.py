@@ -174,8 +174,9 @@ def test_a_note_speaks_no_more_once_the_layer_was_edited():
     plugin = switched(before, "plugin")
     edited = switched(plugin.replace(b'"MEAN"', b'"SUM"'), "native")
     assert edited.decode() == layer("  l1_loss_param { reduction: SUM }\n")
-    between = switched(plugin.replace(b"  python_param", b"  phase: TRAIN\n  python_param"), "native")
-    assert b"\n  phase: TRAIN\n  l1_loss_param { reduction: MEAN }\n" in between
+    line = b"  phase: TRAIN\n"
+    between = switched(plugin.replace(b"  python_param", line + b"  python_param"), "native")
+    assert line + b"  l1_loss_param { reduction: MEAN }\n" in between
     renamed = switched(plugin.replace(b'top: "loss"', b'top: "l1"'), "native")
     assert renamed.decode() == before.replace('top: "loss"', 'top: "l1"')
 

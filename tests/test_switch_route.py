@@ -108,11 +108,11 @@ TABLE = {
               "reduction: MEAN\\n  }\n"
               "  python_param { param_str: '{\"reduction\": \"MEAN\"}' }\n")),
     "numbers and words that JSON has not": (
-        "layer { type: 'L1Loss' l1_loss_param { reduction: 5 axis: 0x1 ignore_label: .5 "
+        "layer { type: 'L1Loss' l1_loss_param { reduction: 5 axis: - 0x1 ignore_label: .5 "
         "ignore_nonfinite_target: t } }", "plugin",
         "layer { type: 'L1Loss' # switch_route keeps the native spelling: type: 'L1Loss' "
-        "l1_loss_param { reduction: 5 axis: 0x1 ignore_label: .5 ignore_nonfinite_target: t }\n  "
-        "python_param { param_str: '{\"reduction\": \"NONE\", \"axis\": 1, \"ignore_label\": 0.5, "
+        "l1_loss_param { reduction: 5 axis: - 0x1 ignore_label: .5 ignore_nonfinite_target: t }\n  "
+        "python_param { param_str: '{\"reduction\": \"NONE\", \"axis\": -1, \"ignore_label\": 0.5, "
         "\"ignore_nonfinite_target\": true}' } }"),
     "what loss_param says": (
         layer("  loss_weight: 1\n  loss_param { normalization: FULL ignore_label: 3 }\n"), "python",

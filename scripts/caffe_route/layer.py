@@ -20,13 +20,12 @@ from typing import Iterator
 from . import options
 from .errors import Problem
 from .options import Options
-from .text_format import Document, Field, Value, parse, unescaped
+from .text_format import Document, Field, Value, parse_message, unescaped
 
 ROUTES = ("python", "plugin", "native")
 BLOCKS = {"python": "python_param", "plugin": "python_param", "native": "l1_loss_param"}
 # A solver may hold its nets.
 NETS = ("net_param", "train_net_param", "test_net_param")
-HEAD = b"layer"
 NOTE = re.compile(rb"# switch_route keeps the (\w+) spelling: (.*)\Z", re.DOTALL)
 WEIGHTS = {
     "python": b"loss_weight: 1  # Caffe gives Python layers none by default",
@@ -96,35 +95,25 @@ class Layer:
 
 def read(text: bytes) -> Layer:
     """The parts of an L1 layer's text, or Problem with an offset in that text."""
-    try:
-        return read_document(text, parse(HEAD + text))
-    except Problem as problem:
-        if problem.offset is not None:
-            problem.offset -= len(HEAD)
-        raise
-
-
-def read_document(text: bytes, document: Document) -> Layer:
-    data = HEAD + text
-    layer = document.fields[0].values[0]
-    fields = layer.fields or ()
-    if not is_ours(layer):
-        raise Problem("this is no L1 layer", "leave it as it is", layer.start)
+    value, comments = parse_message(text)
+    if not is_ours(value):
+        raise Problem("this is no L1 layer", "leave it as it is", 0)
+    fields = value.fields or ()
     route, block = route_of(fields)
+    kind = find(fields, "type").values[0]
     older = find(fields, "loss_param")
-    type_value = find(fields, "type").values[0]
-    parts = Parts(data, fields, [(c.start, c.end) for c in document.comments], layer)
-    own, weighted = parts.own(block, route)
+    parts = Parts(text, fields, [(comment.start, comment.end) for comment in comments])
+    own, added_weight = parts.own(block, route)
     content = parts.note_before(own) if block else own
     start = parts.end_before(content)
-    shift = len(HEAD)
     return Layer(
-        text, route, (type_value.start - shift, type_value.end - shift),
-        (start - shift, (block.end if block else start) - shift), content - shift, own - shift,
-        block, not block or not data[block.end : layer.end - 1].strip(), weighted,
-        find(fields, "loss_weight") is not None,
-        read_options(block), options.of_loss_param(message(older)) if older else {},
-        tuple(c.text for c in document.comments if block and block.start < c.start < block.end))
+        text=text, route=route, type=(kind.start, kind.end),
+        region=(start, block.end if block else start), content=content, own=own, block=block,
+        last=not block or not text[block.end : -1].strip(),
+        added_weight=added_weight, has_weight=find(fields, "loss_weight") is not None,
+        options=read_options(block),
+        older=options.of_loss_param(message(older)) if older else {},
+        comments=tuple(c.text for c in comments if block and block.start < c.start < block.end))
 
 
 def route_of(fields: tuple[Field, ...]) -> tuple[str, Field | None]:
@@ -161,36 +150,35 @@ def message(field: Field) -> tuple[Field, ...]:
 class Parts:
     """The places in a layer that are in none of its fields."""
 
-    data: bytes
+    text: bytes
     fields: tuple[Field, ...]
     comments: list[tuple[int, int]]
-    layer: Value
 
     def own(self, block: Field | None, route: str) -> tuple[int, bool]:
         """Where weight and block begin, and whether a weight of ours is there."""
         if block is None:
-            return self.end_before(self.layer.end - 1), False
+            return self.end_before(len(self.text) - 1), False
         ours = weight(route, self.lead(block.start))
         start = block.start - len(ours)
         there = any(f.name == "loss_weight" and f.start == start for f in self.fields)
-        if there and self.data[start : block.start] == ours:
+        if there and self.text[start : block.start] == ours:
             return start, True
         return block.start, False
 
     def lead(self, offset: int) -> bytes:
-        return self.data[self.end_before(offset) : offset]
+        return self.text[self.end_before(offset) : offset]
 
     def end_before(self, offset: int) -> int:
         """Where what stands in front of this place ends, blanks apart."""
         ends = [end for start, end in self.comments if end <= offset]
         ends += [field.end for field in self.fields if field.end <= offset]
-        end = max([*ends, self.layer.start + 1])
-        return end + len(re.match(rb"(?:\s*[,;])?", self.data[end:offset]).group())
+        end = max([*ends, 1])  # 1: the opening bracket
+        return end + len(re.match(rb"(?:\s*[,;])?", self.text[end:offset]).group())
 
     def note_before(self, offset: int) -> int:
         for start, end in self.comments:
-            blanks = self.data[end:offset]
-            if end <= offset and not blanks.strip() and NOTE.match(self.data[start:end]):
+            blanks = self.text[end:offset]
+            if end <= offset and not blanks.strip() and NOTE.match(self.text[start:end]):
                 return start
         return offset
 

@@ -72,11 +72,14 @@ class Document:
 
 def parse(data: bytes) -> Document:
     """The fields of a text, or Problem with the place where it stops being text format."""
-    everything = list(tokens(data))
-    comments = tuple(token for token in everything if token.kind == "comment")
-    parser = Parser([t for t in everything if t.kind not in ("blank", "comment")], len(data))
-    fields = parser.fields(b"", 0)
-    return Document(fields, comments)
+    parser = Parser(data)
+    return Document(parser.fields(b"", 0), parser.comments)
+
+
+def parse_message(data: bytes) -> tuple[Value, tuple[Token, ...]]:
+    """A message from bracket to bracket, and the comments in it."""
+    parser = Parser(data)
+    return parser.message(0), parser.comments
 
 
 def tokens(data: bytes) -> Iterator[Token]:
@@ -126,10 +129,12 @@ def unescape(match: re.Match[bytes]) -> bytes:
 
 
 class Parser:
-    def __init__(self, found: list[Token], size: int) -> None:
-        self.found = found
+    def __init__(self, data: bytes) -> None:
+        everything = list(tokens(data))
+        self.comments = tuple(token for token in everything if token.kind == "comment")
+        self.found = [token for token in everything if token.kind not in ("blank", "comment")]
         self.at = 0
-        self.end = Token("end", b"", size)
+        self.end = Token("end", b"", len(data))
 
     @property
     def next(self) -> Token:

@@ -144,6 +144,22 @@ def test_what_becomes_of_a_layer(name):
         assert switched(before, *way, start).decode() == before
 
 
+@pytest.mark.parametrize("loss_param, reduction", [
+    ("normalization: FULL", "MEAN"), ("normalization: VALID", "VALID_MEAN"),
+    ("normalization: BATCH_SIZE", "BATCHMEAN"), ("normalization: NONE", "SUM"),
+    ("normalization: 0", "MEAN"), ("normalization: 1", "VALID_MEAN"),
+    ("normalization: 2", "BATCHMEAN"), ("normalization: 3", "SUM"),
+    ("normalize: true", "VALID_MEAN"), ("normalize: false", "BATCHMEAN"),
+    ("normalize: true normalization: FULL", "MEAN"), ("", None)])
+def test_what_loss_param_means(loss_param, reduction):
+    """As the native layer reads it; that the numbers are protobuf's own, says caffe.proto."""
+    before = f"layer {{ type: 'L1Loss' loss_param {{ {loss_param} }} }}"
+    after = switched(before, "python").decode()
+    assert ("param_str: '{\"reduction\": \"%s\"}'" % reduction in after) == bool(reduction)
+    assert ("param_str" in after) == bool(reduction)
+    assert switched(after, "plugin", "native").decode() == before
+
+
 LEFT_ALONE = """# layer { type: "L1Loss" l1_loss_param { reduction: MEAN } }
 layer { name: "layer { type: 'L1Loss' }" type: "Python" bottom: "x"
   python_param { module: "other" layer: "L1LossLayer" param_str: "{}" } }

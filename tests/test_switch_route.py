@@ -102,6 +102,9 @@ TABLE = {
         "plugin",
         layer("  python_param {\n    # holes\n    param_str: "
               "'{\"reduction\": \"VALID_MEAN\", \"ignore_label\": -1}'\n  }\n")),
+    "a comment and no options": (
+        layer("  l1_loss_param {\n    # all as by default\n  }\n"), "plugin",
+        layer("  python_param {\n    # all as by default\n  }\n")),
     "options that take several lines": (
         layer("  l1_loss_param {\n    reduction: MEAN\n  }\n"), "plugin",
         layer("  # switch_route keeps the native spelling: type: \"L1Loss\" l1_loss_param {\\n    "

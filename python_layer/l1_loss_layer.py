@@ -26,6 +26,8 @@ class L1LossLayer(caffe.Layer):
 
     def setup(self, bottom, top):
         self.shapes = None
+        # What reshape saw of the bottoms, for the forward pass that follows at once.
+        self.arrays = None
         self.z = None
         # The number that Caffe puts into top[0].diff once, after the first reshape.
         self.loss_weight = None
@@ -38,6 +40,8 @@ class L1LossLayer(caffe.Layer):
             if len(top) != 1:
                 raise ValueError("takes 1 top, got %d" % len(top))
             self.weighted = len(bottom) == 3
+            # Caffe's own list of bottoms cannot be iterated.
+            self.indices = range(len(bottom))
             # A Caffe of 2015 has it with an underscore.
             param_str = getattr(self, "param_str", None) or getattr(self, "param_str_", "")
             self.options = l1_loss.read_options(param_str)
@@ -46,7 +50,8 @@ class L1LossLayer(caffe.Layer):
             raise
 
     def reshape(self, bottom, top):
-        shapes = [_shape(bottom[i]) for i in range(len(bottom))]
+        self.arrays = arrays = [_array(bottom[i]) for i in self.indices]
+        shapes = [array.shape for array in arrays]
         if self.shapes is not None and self.loss_weight is None:
             self.loss_weight = _loss_weight(top[0])
             self.learns = bool(self.loss_weight)
@@ -71,10 +76,12 @@ class L1LossLayer(caffe.Layer):
         if not self.learns:
             self._warn_without_loss_weight()
         if not self.empty:
-            x, y, weight = self._arrays(bottom)
-            self.z = l1_loss.write_loss(top[0].data, x, y, weight, self.options)
+            weight = self.arrays[2] if self.weighted else None
+            self.z = l1_loss.write_loss(top[0].data, self.arrays[0], self.arrays[1], weight,
+                                        self.options)
         elif top[0].count:
             top[0].data[...] = 0
+        self.arrays = None
 
     def backward(self, top, propagate_down, bottom):
         if self.weighted and propagate_down[2]:
@@ -87,14 +94,11 @@ class L1LossLayer(caffe.Layer):
             return
         top_diff = top[0].diff
         self.learns = self.learns or bool(top_diff.any())
-        x, y, weight = self._arrays(bottom)
+        weight = bottom[2].data if self.weighted else None
         dx = bottom[0].diff if propagate_down[0] else None
         dy = bottom[1].diff if propagate_down[1] else None
-        l1_loss.write_gradients(dx, dy, x, y, weight, top_diff, self.options, self.z)
-
-    def _arrays(self, bottom):
-        weight = bottom[2].data if self.weighted else None
-        return bottom[0].data, bottom[1].data, weight
+        l1_loss.write_gradients(dx, dy, bottom[0].data, bottom[1].data, weight, top_diff,
+                                self.options, self.z)
 
     def _warn_without_loss_weight(self):
         """Warn, once, at the first training step, or at the second where the top is not reduced.
@@ -109,9 +113,9 @@ class L1LossLayer(caffe.Layer):
                           'the line "loss_weight: 1" to the layer' % _who(self), stacklevel=2)
 
 
-def _shape(blob):
-    # Reading it from the data is nine times faster, but an empty blob may have none.
-    return blob.data.shape if blob.count else tuple(blob.shape)
+def _array(blob):
+    # Caffe aborts where the data of an empty blob is read that never had any.
+    return blob.data if blob.count else np.empty(tuple(blob.shape), np.float32)
 
 
 def _loss_weight(top):

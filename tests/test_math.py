@@ -154,6 +154,14 @@ def test_the_sum_of_many_floats_is_accurate(value):
     close(l1_loss(x, np.zeros_like(x), reduction="MEAN"), float(np.float32(value)))
 
 
+@pytest.mark.parametrize("count", [2, 100, 4096])
+def test_the_sum_of_few_floats_is_exact(count):
+    """In single precision the ones would vanish beside the first difference."""
+    x = np.ones(count, np.float32)
+    x[0] = 2 ** 25
+    assert l1_loss(x, np.zeros_like(x), reduction="SUM") == 2 ** 25 + count - 1
+
+
 def test_sums_beyond_the_range_of_float():
     x = np.full(16384, 3e38, np.float32)
     close(l1_loss(x, np.zeros_like(x), reduction="MEAN"), float(np.float32(3e38)))

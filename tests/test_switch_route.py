@@ -253,11 +253,23 @@ def test_what_is_refused(text):
     assert str(error.value).startswith(message), str(error.value)
 
 
-def test_a_python_layer_whose_loss_param_would_begin_to_count_is_refused():
-    text = switched(layer("  l1_loss_param { reduction: SUM }\n"), "python").replace(
-        b"  loss_weight", b"  loss_param { normalization: FULL }\n  loss_weight")
-    with pytest.raises(Problem, match='loss_param makes "reduction" MEAN'):
-        switch(text, "native")
+@pytest.mark.parametrize("given, loss_param, problem", [
+    ("reduction: SUM", "normalization: FULL", 'loss_param makes "reduction" MEAN'),
+    ("", "normalization: FULL", 'loss_param makes "reduction" MEAN'),
+    ("", "ignore_label: 255", 'loss_param makes "ignore_label" 255'),
+    ("ignore_label: 254", "ignore_label: 255", 'loss_param makes "ignore_label" 255')])
+def test_a_python_layer_whose_loss_param_would_begin_to_count(given, loss_param, problem):
+    text = switched(layer(f"  l1_loss_param {{ {given} }}\n"), "python").replace(
+        b"  loss_weight", f"  loss_param {{ {loss_param} }}\n  loss_weight".encode())
+    for route in ("native", "plugin"):
+        with pytest.raises(Problem, match=problem):
+            switch(text, route)
+
+
+def test_a_python_layer_whose_loss_param_says_the_same():
+    text = switched(layer("  l1_loss_param { ignore_label: 255.0 }\n"), "python").replace(
+        b"  loss_weight", b"  loss_param { ignore_label: 255 normalize: false }\n  loss_weight")
+    assert b"l1_loss_param { ignore_label: 255.0 }" in switched(text, "native")
 
 
 # ---- The command line --------------------------------------------------------

@@ -188,6 +188,14 @@ def test_bytes_that_are_no_text_stay():
     assert switched(python, "plugin", "native") == before
 
 
+def test_a_note_in_a_file_of_dos_is_one_line():
+    before = layer("  l1_loss_param {\n    reduction: MEAN\n  }\n").replace("\n", "\r\n").encode()
+    plugin = switched(before, "plugin")
+    assert b"keeps the native spelling" in plugin
+    assert plugin.count(b"\r") == plugin.count(b"\n") == plugin.count(b"\r\n")
+    assert switched(plugin, "native") == before
+
+
 def test_a_note_speaks_no_more_once_the_layer_was_edited():
     before = layer("  l1_loss_param {\n    reduction: MEAN\n  }\n")
     plugin = switched(before, "plugin")

@@ -55,7 +55,8 @@ def plugin(work: Path) -> Path:
     path = work / "plugin.so"
     built = run([*BUILD, "-o", str(path)])
     assert built.code == 0, built.output
-    assert re.search(r"built \S+plugin.so in [\d.]+ s", built.output)
+    seconds = re.search(r"built \S+plugin.so in ([\d.]+) s", built.output)
+    assert seconds and float(seconds.group(1)) < 30
     return path
 
 

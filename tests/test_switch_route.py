@@ -196,6 +196,15 @@ def test_a_note_in_a_file_of_dos_is_one_line():
     assert switched(plugin, "native") == before
 
 
+def test_lines_end_as_those_around_them():
+    odd = b"layer { type: 'L1Loss' l1_loss_param {reduction: SUM} }"
+    assert switched(b"# dos\r\n" + odd, "plugin").count(b"\r\n") == 2
+    assert switched(b"# unix\n" + odd, "plugin").count(b"\r") == 0
+    dos = layer("").replace("\n", "\r\n").encode()
+    mixed = switched(b"# unix\n" + dos, "python")
+    assert mixed.count(b"\n") == mixed.count(b"\r\n") + 1
+
+
 def test_a_note_speaks_no_more_once_the_layer_was_edited():
     before = layer("  l1_loss_param {\n    reduction: MEAN\n  }\n")
     plugin = switched(before, "plugin")

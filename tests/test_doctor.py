@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from caffe_doctor import ask
 from caffe_doctor.finding import LACKS, OK, Finding, judge
 from caffe_kit import VERSION
+from caffe_plugin import installed
 
 REPO = Path(__file__).resolve().parent.parent
 DOCTOR = [sys.executable, str(REPO / "scripts" / "doctor.py")]
@@ -168,7 +170,8 @@ def wrapped_protoc(folder: Path, after: str) -> str:
 
 def test_a_protoc_that_the_protobuf_package_cannot_read(tmp_path):
     line = 'from google.protobuf.internal import builder_of_tomorrow'
-    said = doctor(PATH=wrapped_protoc(tmp_path, f"echo '{line}' >>$(ls $out/*_pb2.py)"))
+    said = doctor(PATH=wrapped_protoc(tmp_path, f"find $out -name '*_pb2.py' "
+                                         f"-exec sed -i '$a {line}' '{{}}' +"))
     protobuf = said.lines["protobuf"]
     assert protobuf.state == "lacks" and "does not fit libprotoc" in protobuf.text
     assert "builder_of_tomorrow" in protobuf.text
@@ -183,6 +186,16 @@ def test_a_protoc_that_does_not_fit_the_headers(tmp_path, edit, age):
     line = said.lines["Caffe's headers"]
     assert line.state == "lacks" and f"is too {age} for the headers of protobuf" in line.text
     assert said.routes["plugin"] == "lacks Caffe's headers"
+
+
+def test_a_caffe_that_runs_on_another_protobuf(tmp_path):
+    library = installed.find().library.read_bytes()
+    [ours] = re.findall(rb"\0(libprotobuf\.so\.\d\d)\0", library)
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "libcaffe.so").write_bytes(library.replace(ours, b"libprotobuf.so.99"))
+    said = doctor(CAFFE_ROOT=str(tmp_path))
+    assert "it runs on libprotobuf.so.99, but g++ links" in said.lines["libcaffe"].text
+    assert said.routes["plugin"] == "lacks libcaffe"
 
 
 def test_a_checkout_that_is_none(tmp_path):

@@ -165,12 +165,21 @@ def library(python: str) -> Iterator[Finding]:
         named = "Caffe's headers" if "headers" in error.problem else "libcaffe"
         yield lacking(named, error)
         return
-    device = "CPU only" if caffe.cpu_only else "with CUDA"
-    yield Finding("libcaffe", OK, f"{caffe.library} ({device})")
+    yield shared_library(caffe)
     if build.has_l1_loss(caffe):
         yield Finding("L1Loss", OK, f"in {caffe.library}")
     yield cuda(caffe)
     yield headers(caffe)
+
+
+def shared_library(caffe: installed.Caffe) -> Finding:
+    device = "CPU only" if caffe.cpu_only else "with CUDA"
+    try:
+        if shutil.which("g++"):
+            build.need_same_libraries(caffe)
+    except Refused as refused:
+        return lacking("libcaffe", refused)
+    return Finding("libcaffe", OK, f"{caffe.library} ({device})")
 
 
 def cuda(caffe: installed.Caffe) -> Finding:
@@ -188,10 +197,10 @@ def headers(caffe: installed.Caffe) -> Finding:
     try:
         build.need_tools()
     except Refused:
-        return Finding("Caffe's headers", NOTE, f"{caffe.include}, not tried without a compiler")
+        return Finding("Caffe's headers", NOTE,
+                       f"{caffe.include}, not tried without g++ and protoc")
     with tempfile.TemporaryDirectory(prefix="l1-loss-doctor-") as scratch:
         try:
-            build.need_same_libraries(caffe)
             build.generate_messages(caffe, Path(scratch))
             build.need_headers(caffe, Path(scratch))
         except Refused as refused:

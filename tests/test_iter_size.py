@@ -73,7 +73,7 @@ CASES = {
     "NONE, axis 0": ({"reduction": "NONE", "axis": 0}, True, False, 1),
     "VALID_MEAN, as many everywhere": ({"reduction": "VALID_MEAN", **IGNORE}, False, True, 1),
     "WEIGHTED_MEAN, the same sum": ({"reduction": "WEIGHTED_MEAN"}, True, True, 1),
-    "VALID_MEAN": ({"reduction": "VALID_MEAN", **IGNORE}, False, False, None),
+    "VALID_MEAN": ({"reduction": "VALID_MEAN", **IGNORE}, True, False, None),
     "WEIGHTED_MEAN": ({"reduction": "WEIGHTED_MEAN"}, True, False, None),
 }
 

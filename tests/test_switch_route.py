@@ -130,8 +130,8 @@ TABLE = {
     "tabs": (
         "net_param {\n\tlayer {\n\t\ttype: \"L1Loss\"\n\t}\n}", "python",
         "net_param {\n\tlayer {\n\t\ttype: \"Python\"\n\t\tloss_weight: 1  "
-        "# Caffe gives Python layers none by default\n\t\tpython_param {\n\t\t\tmodule: \"l1_loss_layer\"\n\t\t\tlayer: "
-        "\"L1LossLayer\"\n\t\t}\n\t}\n}"),
+        "# Caffe gives Python layers none by default\n\t\tpython_param {\n"
+        "\t\t\tmodule: \"l1_loss_layer\"\n\t\t\tlayer: \"L1LossLayer\"\n\t\t}\n\t}\n}"),
     "three in one list": (
         "layer: [{type: 'L1Loss' l1_loss_param {reduction: SUM}}, {type: 'ReLU'}, {}]", "plugin",
         "layer: [{type: 'L1Loss' # switch_route keeps the native spelling: type: 'L1Loss' "

@@ -427,3 +427,18 @@ def test_a_write_that_fails_changes_nothing(net, calls, error):
     assert "net.prototxt: cannot write it, nothing was changed: " in done.stderr
     assert done.stderr.count("\n") == 1 and "; fix: make " in done.stderr
     assert state(net.parent) == before
+
+
+@pytest.mark.parametrize("call", ["openat", "write", "fsync", "rename,renameat,renameat2"])
+def test_a_kill_leaves_the_old_net_or_the_new_one(net, call):
+    old = net.read_bytes()
+    command = [sys.executable, str(REPO / "scripts" / "switch_route.py"), "net.prototxt", "--to",
+               "python", "--in-place"]
+    staged = str(net.parent / ".net.prototxt.switch_route-new")
+    killed = subprocess.run(["strace", "-o", "/dev/null", "-P", staged, "-e", f"trace={call}", "-e",
+                             f"inject={call}:signal=KILL", *command], capture_output=True)
+    assert killed.returncode != 0
+    assert net.read_bytes() in (old, switched(old, "python"))
+    subprocess.run(command, check=True, capture_output=True)
+    assert net.read_bytes() == switched(old, "python")
+    assert os.listdir(str(net.parent)) == ["net.prototxt"]

@@ -38,6 +38,11 @@ from collections import namedtuple
 
 import numpy as np
 
+try:
+    import l1_loss_numba as fused
+except ImportError:
+    fused = None
+
 # Elements. Large enough to drown the cost of a numpy call, small enough for the cache.
 BLOCK = 65536
 _WHOLE = ((),)
@@ -216,6 +221,9 @@ def _product(shape):
 def write_loss(top, x, y, weight, options):
     """Write the loss into top, of the shape that check_shapes returned, and return the divisor."""
     z = divisor(x.shape, y, weight, options)
+    if z and not top.shape and _is_fused(x, weight):
+        top[...] = fused.sum_losses(x, y, weight, *_fused_mask(y, options)) / z
+        return z
     if weight is None and z and not top.shape and _is_small(x, y, options):
         top[...] = _small_sum(x, y) / z
         return z
@@ -240,6 +248,8 @@ def write_gradients(dx, dy, x, y, weight, top_diff, options, z=None):
                 gradient[...] = 0
         return
     scale = np.array((1.0 if top_diff.shape else float(top_diff)) / z, x.dtype)
+    if not top_diff.shape and _is_fused(x, weight):
+        return fused.write_gradients(dx, dy, x, y, weight, scale[()], *_fused_mask(y, options))
     if weight is None and _is_small(x, y, options) and not top_diff.shape:
         gradients = _small_gradients(dx, x, y, scale)
     else:
@@ -298,6 +308,16 @@ def _aligned(x, y, weight, rows):
         weight = weight.reshape((weight.shape + (1,) * x.ndim)[:x.ndim])
         weight = np.broadcast_to(weight, shape)
     return x.reshape(shape), y.reshape(shape), weight, rows
+
+
+def _is_fused(x, weight):
+    """Tell whether numba is here, and the weights are no obstacle to a single loop."""
+    return fused and (weight is None or weight.size == x.size)
+
+
+def _fused_mask(y, options):
+    label = float("nan") if options.ignore_label is None else options.ignore_label
+    return _cast(label, y.dtype), bool(options.ignore_nonfinite_target)
 
 
 def _blocks(shape):
@@ -482,10 +502,13 @@ def _ignored(y, options):
     else:
         ignored[...] = False
     if options.ignore_label is not None:
-        with np.errstate(over="ignore"):
-            label = y.dtype.type(options.ignore_label)
-        np.logical_or(ignored, np.equal(y, label), ignored)
+        np.logical_or(ignored, np.equal(y, _cast(options.ignore_label, y.dtype)), ignored)
     return ignored
+
+
+def _cast(label, dtype):
+    with np.errstate(over="ignore"):
+        return dtype.type(label)
 
 
 def _zero(array, where):

@@ -158,6 +158,8 @@ def test_a_bottom_without_propagate_down_is_not_touched(make_loss_net, propagate
     net.backward()
     for name, wanted, gradient in zip("pq", propagate, oracle.l1_loss_grad(x, y, top_diff=3.7)):
         close(net.blobs[name].diff, gradient if wanted else np.full((4, 3), 77.0))
+        # Nor is what it holds taken for a place to write to.
+        assert np.array_equal(net.blobs[name].data, x if name == "p" else y)
 
 
 def test_batches_that_grow_and_shrink(make_forced_net):

@@ -27,7 +27,7 @@ ROUTES = ["python", "native", "plugin"]
 def doctor(*arguments: object, path: str = PYTHON_LAYER, **environment: str) -> SimpleNamespace:
     """The doctor's lines by what they are about, `ok`, `lacks` or `note` and the text."""
     done = subprocess.run([*DOCTOR, *map(str, arguments)], capture_output=True, text=True,
-                          env=dict(os.environ, PYTHONPATH=path, **environment))
+                          env=dict(os.environ, PYTHONPATH=before_others(path), **environment))
     assert done.stderr == "", done.stderr
     findings, routes = done.stdout.split("\n\n")
     lines = {}
@@ -37,6 +37,11 @@ def doctor(*arguments: object, path: str = PYTHON_LAYER, **environment: str) -> 
         lines.setdefault(name, SimpleNamespace(state=state, text=text))
     said = dict(line.split(": ", 1) for line in routes.splitlines())
     return SimpleNamespace(code=done.returncode, lines=lines, routes=said)
+
+
+def before_others(path: str) -> str:
+    """With these folders first; the user's own pycaffe may be on PYTHONPATH."""
+    return os.pathsep.join(filter(None, [path, os.environ.get("PYTHONPATH")]))
 
 
 def write_module(folder: Path, text: str) -> str:
@@ -75,7 +80,7 @@ def test_what_it_says_of_it_is_true():
 def test_json_says_the_same(caffe_source):
     said = doctor(caffe_source)
     done = subprocess.run([*DOCTOR, "--json", str(caffe_source)], stdout=subprocess.PIPE,
-                          env=dict(os.environ, PYTHONPATH=PYTHON_LAYER))
+                          env=dict(os.environ, PYTHONPATH=before_others(PYTHON_LAYER)))
     told = json.loads(done.stdout.decode())
     assert [finding["name"] for finding in told["findings"]] == NAMES
     for finding in told["findings"]:

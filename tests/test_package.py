@@ -40,10 +40,8 @@ print(float(out["loss"]), float(out["again"]))
 
 
 def run(*command: object, **options) -> SimpleNamespace:
-    """A command in an environment that knows nothing of this checkout."""
-    environment = {name: value for name, value in os.environ.items()
-                   if name not in ("PYTHONPATH", "CAFFE_ROOT")}
-    environment.update(options.pop("env", {}), GLOG_minloglevel="2")
+    """A command that finds nothing of this checkout by its environment."""
+    environment = dict(os.environ, **options.pop("env", {}), GLOG_minloglevel="2")
     done = subprocess.run(list(map(str, command)), env=environment, capture_output=True,
                           text=True, **options)
     return SimpleNamespace(code=done.returncode, out=done.stdout, err=done.stderr)
@@ -137,8 +135,8 @@ def test_the_wheel_holds_the_kit_as_a_checkout_lays_it_out(wheel, source):
     modules = [*(source / "python_layer").glob("*.py"), *(source / "scripts").glob("caffe_*/*.py")]
     expected |= {f"caffe_l1_loss/{path.relative_to(source).as_posix()}" for path in modules
                  if path.parent.name not in ("caffe_bench", "caffe_demo")}
-    stubs = {f"{name[:-3]}-stubs/{file}" for name in expected if "/" not in name
-             for file in ("__init__.pyi", "py.typed")}
+    stubs = {f"{module}-stubs/{file}" for file in ("__init__.pyi", "py.typed")
+             for module in ("l1_loss", "l1_loss_layer", "l1_loss_net_spec", "l1_loss_plugin")}
     assert names_in(wheel) == expected | stubs
     for name in expected - {name for name in expected if "/" not in name}:
         kept = zipfile.ZipFile(wheel).read(name)
@@ -216,7 +214,7 @@ def test_the_plugin_is_built_without_pycaffe_and_loaded_by_another_python(clean,
     path = succeed(command, "path").strip()
     assert {"l1_loss.py", "l1_loss_layer.py", "l1_loss_plugin.py"} <= set(os.listdir(path))
     out = succeed(sys.executable, "-c", TRAIN, "net.prototxt", "plugin.so",
-                  env={"PYTHONPATH": path})
+                  env={"PYTHONPATH": os.pathsep.join([path, os.environ.get("PYTHONPATH", "")])})
     assert out.splitlines()[-1] == "9.0 9.0"
 
 

@@ -45,7 +45,8 @@ def run(command: list, **kwargs) -> SimpleNamespace:
 
 def in_stock_caffe(script: str, python_path: tuple = (), **environment: str) -> SimpleNamespace:
     """A Python program in a process of its own, since a plugin is never unloaded."""
-    paths = os.pathsep.join(map(str, [*python_path, REPO / "python_layer"]))
+    paths = os.pathsep.join(map(str, [*python_path, REPO / "python_layer",
+                                      os.environ.get("PYTHONPATH", "")]))
     return run([sys.executable, "-c", script],
                env=dict(os.environ, PYTHONPATH=paths, GLOG_minloglevel="1", **environment))
 

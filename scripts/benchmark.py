@@ -3,7 +3,8 @@
 
 One thread, medians of interleaved repetitions, everything in one run. Runs in the sandbox; with
 CAFFE_ROOT set, on a copy of that checkout. PyTorch is compared where --torch names a Python that
-has it (scripts/test.sh installs one, which is found by itself).
+has it, and our Python layer is timed with numba too (scripts/test.sh installs both, which are
+found by themselves).
 """
 
 from __future__ import annotations
@@ -59,11 +60,13 @@ def main(arguments: list[str]) -> int:
             print(f"benchmark: {count:,} x {dtype}", file=sys.stderr)
             rows.append({"dtype": dtype, "count": count,
                          "seconds": measure(workers, dtype, count, options.repetitions)})
-    error = workers[0].ask(loss=ACCURACY_COUNT)["error"] if options.accuracy else None
+    errors = workers[0].ask(errors=ACCURACY_COUNT) if options.accuracy else None
+    memory = workers[0].ask(memory=max(options.counts))
     for worker in workers:
         worker.end()
     result = {"date": time.strftime("%Y-%m-%d"), "processor": processor(), "threads": 1,
-              "rows": rows, "relative_error_of_1e8_floats": error}
+              "rows": rows, "relative_errors_of_1e8_floats": errors,
+              "bytes_beside_the_blobs": memory}
     print(table.render(result))
     if options.json:
         options.json.write_text(json.dumps(result, indent=1) + "\n")
@@ -109,6 +112,10 @@ def start_workers(torch: Path | None) -> list[Worker]:
     workers = [
         Worker([*sandbox(), *pycaffe, "python3", worker, "patched", str(folder / "patched")]),
         Worker([*sandbox(), "python3", worker, "stock", str(folder / "stock")])]
+    numba = work_folder() / "numba"
+    if numba.exists():
+        path = f"PYTHONPATH={folder / 'patched' / 'python'}:{numba}"
+        workers.append(Worker([*sandbox(), "env", path, "python3", worker, "numba"]))
     if torch:
         workers.append(Worker([str(torch), worker, "torch"]))
     return workers
@@ -125,8 +132,9 @@ def measure(workers: list[Worker], dtype: str, count: int, repetitions: int) -> 
     for worker in workers:
         for name in worker.ask(open=[dtype, count])["names"]:
             for direction in ("forward", "backward"):
-                first = worker.ask(time=[name, direction, 1])["seconds"]
-                turns.append((worker, name, direction, max(1, int(LEAST_SECONDS / first))))
+                worker.ask(time=[name, direction, 1])  # compiles, allocates, fills the caches
+                once = worker.ask(time=[name, direction, 1])["seconds"]
+                turns.append((worker, name, direction, max(1, int(LEAST_SECONDS / once))))
     seconds: dict = {}
     for _ in range(repetitions):
         for worker, name, direction, times in turns:

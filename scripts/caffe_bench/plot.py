@@ -11,8 +11,10 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt  # noqa: E402
 
+STYLES = {"native": "-o", "python": "-s", "python numba": "-^", "limit": "k:"}
 LABELS = {"native": "this kit, native", "article": "the article's layer", "limit": "memory's limit",
           "euclidean": "EuclideanLoss", "torch": "PyTorch", "python": "this kit, Python layer",
+          "python numba": "the same, with numba",
           "numpy": "plain numpy layer"}
 
 
@@ -23,9 +25,8 @@ def main() -> None:
         for name, label in LABELS.items():
             points = [(row["count"], row["seconds"][name][direction] * 1e3)
                       for row in rows if name in row["seconds"]]
-            style = {"native": "-o", "python": "-s", "limit": "k:"}.get(name, "--")
             if points:
-                axis.loglog(*zip(*points), style, label=label, markersize=4)
+                axis.loglog(*zip(*points), STYLES.get(name, "--"), label=label, markersize=4)
         axis.set_title(f"{direction}, float, one thread")
         axis.set_xlabel("elements")
         axis.grid(True, which="major", alpha=0.3)

@@ -15,9 +15,13 @@ def render(result: dict) -> str:
         for direction in ("forward", "backward"):
             lines += ["", f"{direction}, {dtype}", *columns(rows, direction, dtype)]
     lines += ["", *variants(result)]
-    if result.get("relative_error_of_1e8_floats") is not None:
-        lines += ["", f"relative error of the loss of 100,000,000 floats: "
-                      f"{result['relative_error_of_1e8_floats']:.1e}"]
+    errors = result["relative_errors_of_1e8_floats"]
+    if errors:
+        lines += ["", "relative error of 100,000,000 floats: "
+                      f"loss {errors['forward']:.1e}, gradients {errors['backward']:.1e}"]
+    taken = ", ".join(f"{name} {value:.2f}" for name, value
+                      in result["bytes_beside_the_blobs"].items())
+    lines += ["", f"bytes per element taken beside the blobs, at most: {taken}"]
     return "\n".join(lines)
 
 
@@ -26,7 +30,8 @@ def columns(rows: list, direction: str, dtype: str) -> list[str]:
     size = 4 if dtype == "float32" else 8
     moved = {name: BYTES[name][direction == "backward"] * size // 4 for name in BYTES}
     head = ["elements", "native", "bytes/el.", "GB/s", f"over {limit}", "article's",
-            "bytes/el.", "plugin", "Euclidean", "PyTorch", "Python layer", "plain numpy"]
+            "bytes/el.", "plugin", "Euclidean", "PyTorch", "Python layer", "plain numpy",
+            "with numba"]
     lines = [head]
     for row in rows:
         seconds = {name: both[direction] for name, both in row["seconds"].items()}
@@ -38,7 +43,8 @@ def columns(rows: list, direction: str, dtype: str) -> list[str]:
             str(moved["article"]), ratio(seconds, "plugin", native),
             ratio(seconds, "euclidean", native),
             ratio(seconds, "torch", native), duration(seconds.get("python")),
-            ratio(seconds, "numpy", seconds.get("python"))])
+            ratio(seconds, "numpy", seconds.get("python")),
+            duration(seconds.get("python numba"))])
     return align(lines)
 
 

@@ -1,14 +1,17 @@
-"""Measures in a process of its own: `worker.py patched|stock FOLDER` or `worker.py torch`.
+"""Measures in a process of its own: `worker.py patched|stock FOLDER`, `worker.py numba|torch`.
 
 Reads one JSON object a line from standard input, and answers each with one on standard output:
     {"open": [dtype, count]}                    -> {"names": [what can be timed]}
     {"time": [name, direction, times]}          -> {"seconds": per call}
-    {"loss": count}                             -> {"error": relative, against numpy in float64}
+    {"errors": count}                           -> {"forward": e, "backward": e}, relative, against
+                                                   numpy in float64
+    {"memory": count}                           -> {name: bytes taken beside the blobs, per element}
 """
 
 from __future__ import annotations
 
 import ctypes
+import functools
 import json
 import os
 import sys
@@ -63,11 +66,14 @@ class Harness:
         self.blas.cblas_dasum.restype = ctypes.c_double
         self.bench = None
 
-    def open(self, dtype: str, count: int) -> dict[str, dict[str, Callable[[int], float]]]:
+    def new(self, is_double: bool, count: int) -> None:
         if self.bench:
             self.library.bench_delete(self.bench)
-        is_double = dtype == "float64"
         self.bench = ctypes.c_void_p(self.library.bench_new(is_double, count))
+
+    def open(self, dtype: str, count: int) -> dict[str, dict[str, Callable[[int], float]]]:
+        is_double = dtype == "float64"
+        self.new(is_double, count)
         texts = {name: layer_text("L1Loss", self.own, **how) for name, how in VARIANTS.items()}
         texts["article"] = layer_text("L1LossArticle", self.own)
         texts["euclidean"] = layer_text("EuclideanLoss", self.own)
@@ -99,19 +105,36 @@ class Harness:
 
         return {"forward": timer(read), "backward": timer(copy)}
 
-    def error(self, count: int) -> float:
-        """The relative error of the native loss of so many floats."""
+    def errors(self, count: int) -> dict[str, float]:
+        """The relative errors of the native loss of so many floats, and of its gradients."""
         import numpy as np
-        self.open("float32", count)
-        arrays = [np.ctypeslib.as_array(ctypes.cast(
-            self.library.bench_data(self.bench, i), ctypes.POINTER(ctypes.c_float)), (count,))
-            for i in range(2)]
-        expected = sum(np.abs(x.astype(np.float64) - y).sum()
-                       for x, y in zip(*(np.array_split(array, 100) for array in arrays)))
-        self.library.bench_forward(self.bench, 0, 1)
+        self.new(False, count)
+        native = self.layer(layer_text("L1Loss", self.own))
         loss = self.library.bench_loss(self.bench, 0)
+        native["backward"](1)
+
+        def parts(pointer: Callable, i: int) -> list:
+            floats = ctypes.cast(pointer(self.bench, i), ctypes.POINTER(ctypes.c_float))
+            return np.array_split(np.ctypeslib.as_array(floats, (count,)), 100)
+
+        x, y = (parts(self.library.bench_data, i) for i in range(2))
+        dx, dy = (parts(self.library.bench_diff, i) for i in range(2))
         batch = BATCH if count >= BATCH else 1
-        return abs(loss / (expected / batch) - 1)
+        expected = sum(np.abs(p.astype(np.float64) - t).sum() for p, t in zip(x, y)) / batch
+        gradient = np.float32(1 / batch)
+        worst = max(float(np.abs(g / gradient - sign * np.sign(p - t)).max())
+                    for p, t, *both in zip(x, y, dx, dy) for g, sign in zip(both, (1, -1)))
+        return {"forward": abs(loss / expected - 1), "backward": worst}
+
+    def memory(self, count: int) -> dict[str, float]:
+        """Bytes per element of the largest moment of a first pass, beside blobs that are there."""
+        def first_pass(kind: str) -> None:
+            self.layer(layer_text(kind, self.own))["backward"](1)
+
+        self.new(False, count)
+        taken = {name: peak(functools.partial(first_pass, kind)) / count
+                 for name, kind in (("native", "L1Loss"), ("article", "L1LossArticle"))}
+        return {**taken, **python_memory(count)}
 
 
 def timer(call: Callable[[], None]) -> Callable[[int], float]:
@@ -145,27 +168,62 @@ def python_layer(module: str, layer: str, count: int) -> dict[str, Callable[[int
         net.blobs[name].data[...] = generator.uniform(-2, 2, net.blobs[name].data.shape)
         net.blobs[name].diff[...] = 0
     index = list(net._layer_names).index("loss")
-    net._forward(index, index)
     return {"forward": timer(lambda: net._forward(index, index)),
             "backward": timer(lambda: net._backward(index, index))}
 
 
-def caffe_timers(kind: str, folder: str) -> tuple[Callable, Callable]:
-    harness = Harness(folder)
+def python_layers(count: int) -> dict[str, dict[str, Callable[[int], float]]]:
+    return {"python": python_layer("l1_loss_layer", "L1LossLayer", count),
+            "numpy": python_layer("plain_numpy_layer", "PlainNumpyLayer", count)}
+
+
+def python_memory(count: int) -> dict[str, float]:
+    taken = {}
+    for name, timers in python_layers(count).items():
+        timers["forward"](1)  # what Caffe itself makes at the first time
+        timers["backward"](1)
+        taken[name] = max(peak(functools.partial(timers[direction], 1)) / count
+                          for direction in ("forward", "backward"))
+    return taken
+
+
+def peak(call: Callable[[], object]) -> int:
+    """By how many bytes this process grew at most during the call."""
+    Path("/proc/self/clear_refs").write_text("5")  # forget the largest size so far
+    before = status("VmRSS")
+    call()
+    return status("VmHWM") - before
+
+
+def status(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line.split()[1] for line in lines if line.startswith(field)))
+
+
+def numba_timers() -> Callable:
+    import l1_loss
+    assert l1_loss.fused
+
+    def open_all(dtype: str, count: int) -> dict:
+        return {"python numba": python_layers(count)["python"]} if dtype == "float32" else {}
+
+    return open_all
+
+
+def caffe_timers(kind: str, harness: Harness) -> Callable:
 
     def open_all(dtype: str, count: int) -> dict:
         timers = harness.open(dtype, count)
         if kind == "stock":
             return {"plugin": timers["native"]}
         if dtype == "float32":  # pycaffe has no nets in double
-            timers["python"] = python_layer("l1_loss_layer", "L1LossLayer", count)
-            timers["numpy"] = python_layer("plain_numpy_layer", "PlainNumpyLayer", count)
+            timers.update(python_layers(count))
         return timers
 
-    return open_all, harness.error
+    return open_all
 
 
-def torch_timers() -> tuple[Callable, Callable]:
+def torch_timers() -> Callable:
     import torch
     torch.set_num_threads(1)
 
@@ -183,7 +241,7 @@ def torch_timers() -> tuple[Callable, Callable]:
 
         return {"torch": {"forward": timer(forward), "backward": timer(backward)}}
 
-    return open_all, lambda count: None
+    return open_all
 
 
 def main(kind: str, folder: str = "") -> None:
@@ -192,7 +250,9 @@ def main(kind: str, folder: str = "") -> None:
     here = Path(__file__).resolve().parent
     sys.path[:0] = [str(here), str(here.parent.parent / "python_layer")]
     os.environ.setdefault("GLOG_minloglevel", "2")
-    open_all, error = torch_timers() if kind == "torch" else caffe_timers(kind, folder)
+    harness = Harness(folder) if folder else None
+    open_all = (caffe_timers(kind, harness) if harness
+                else torch_timers() if kind == "torch" else numba_timers())
     timers: dict = {}
     for line in sys.stdin:
         request = json.loads(line)
@@ -203,9 +263,10 @@ def main(kind: str, folder: str = "") -> None:
         elif "time" in request:
             name, direction, times = request["time"]
             answer = {"seconds": timers[name][direction](times)}
-        else:
+        elif harness:
             timers.clear()
-            answer = {"error": error(request["loss"])}
+            answer = (harness.errors(request["errors"]) if "errors" in request
+                      else harness.memory(request["memory"]))
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 

@@ -222,7 +222,7 @@ def write_loss(top, x, y, weight, options):
     """Write the loss into top, of the shape that check_shapes returned, and return the divisor."""
     z = divisor(x.shape, y, weight, options)
     if z and not top.shape and _is_fused(x, weight):
-        top[...] = fused.sum_losses(x, y, weight, *_fused_mask(y, options)) / z
+        top[...] = fused.sum_losses(x, y, weight, *_fused_mask(options)) / z
         return z
     if weight is None and z and not top.shape and _is_small(x, y, options):
         top[...] = _small_sum(x, y) / z
@@ -249,7 +249,7 @@ def write_gradients(dx, dy, x, y, weight, top_diff, options, z=None):
         return
     scale = np.array((1.0 if top_diff.shape else float(top_diff)) / z, x.dtype)
     if not top_diff.shape and _is_fused(x, weight):
-        return fused.write_gradients(dx, dy, x, y, weight, scale[()], *_fused_mask(y, options))
+        return fused.write_gradients(dx, dy, x, y, weight, float(scale), *_fused_mask(options))
     if weight is None and _is_small(x, y, options) and not top_diff.shape:
         gradients = _small_gradients(dx, x, y, scale)
     else:
@@ -315,9 +315,9 @@ def _is_fused(x, weight):
     return fused and (weight is None or weight.size == x.size)
 
 
-def _fused_mask(y, options):
+def _fused_mask(options):
     label = float("nan") if options.ignore_label is None else options.ignore_label
-    return _cast(label, y.dtype), bool(options.ignore_nonfinite_target)
+    return float(label), bool(options.ignore_nonfinite_target)
 
 
 def _blocks(shape):
@@ -502,13 +502,10 @@ def _ignored(y, options):
     else:
         ignored[...] = False
     if options.ignore_label is not None:
-        np.logical_or(ignored, np.equal(y, _cast(options.ignore_label, y.dtype)), ignored)
+        with np.errstate(over="ignore"):
+            label = y.dtype.type(options.ignore_label)
+        np.logical_or(ignored, np.equal(y, label), ignored)
     return ignored
-
-
-def _cast(label, dtype):
-    with np.errstate(over="ignore"):
-        return dtype.type(label)
 
 
 def _zero(array, where):

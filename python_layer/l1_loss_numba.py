@@ -41,6 +41,7 @@ def _is_ignored(y, label, nonfinite):
 
 @_sum
 def _sum_losses(x, y, weight, has_weight, label, nonfinite):
+    label = x.dtype.type(label)
     total = 0.0
     for i in range(x.size):
         e = abs(x[i] - y[i])
@@ -52,6 +53,7 @@ def _sum_losses(x, y, weight, has_weight, label, nonfinite):
 
 @_loop
 def _write_gradients(dx, has_dx, dy, has_dy, x, y, weight, has_weight, scale, label, nonfinite):
+    scale, label = x.dtype.type(scale), x.dtype.type(label)
     for i in range(x.size):
         difference = x[i] - y[i]
         # The difference itself is the sign of 0 and of NaN.

@@ -266,16 +266,6 @@ struct Loss {
 };
 
 template <typename Dtype>
-struct WeightedLoss {
-  const Dtype* x;
-  const Dtype* y;
-  const Dtype* w;
-  inline Dtype operator()(const int i) const {
-    return w[i] * std::fabs(x[i] - y[i]);
-  }
-};
-
-template <typename Dtype>
 struct ScaledLoss {
   const Dtype* x;
   const Dtype* y;
@@ -289,6 +279,13 @@ template <typename Dtype>
 struct Value {
   const Dtype* value;
   inline Dtype operator()(const int i) const { return value[i]; }
+};
+
+template <typename Dtype>
+struct Product {
+  const Dtype* value;
+  const Dtype* factor;
+  inline Dtype operator()(const int i) const { return value[i] * factor[i]; }
 };
 
 template <typename Dtype>
@@ -445,9 +442,7 @@ struct Inputs {
   L1LossIgnore<Dtype> ignore;
 
   // Whether the functions below take a block at a time, or any number.
-  bool blocked() const {
-    return ignore.any() || (w && !weight_map.identity());
-  }
+  bool blocked() const { return w || ignore.any(); }
   // The weights of the elements begin, ..., begin + n - 1, one by one.
   const Dtype* weights(const int begin, const int n, Dtype* buffer) const {
     return Expanded(weight_map, w, begin, n, buffer);
@@ -464,9 +459,12 @@ struct Inputs {
           w[weight_map.index(begin)]};
       return selected(begin, n, e, action);
     }
-    Dtype buffer[kBlock];
-    const WeightedLoss<Dtype> e = {x + begin, y + begin,
-        weights(begin, n, buffer)};
+    // Memory is faster at two arrays, and then a third, than at three at once.
+    Dtype unweighted[kBlock], buffer[kBlock];
+    Write<Dtype> write = {unweighted};
+    const Loss<Dtype> loss = {x + begin, y + begin};
+    write(n, loss);
+    const Product<Dtype> e = {unweighted, weights(begin, n, buffer)};
     selected(begin, n, e, action);
   }
   // What the same elements add to a divisor that counts.

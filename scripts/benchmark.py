@@ -27,7 +27,7 @@ from caffe_bench import table  # noqa: E402
 
 COUNTS = [1024, 8192, 65536, 524288, 4194304, 33554432]
 ACCURACY_COUNT = 100_000_000
-LEAST_SECONDS = 2e-3  # of one measurement: short calls are repeated until they take that long
+LEAST_SECONDS = 2e-2  # of one measurement: short calls are repeated until they take that long
 
 
 class Worker:
@@ -53,6 +53,8 @@ class Worker:
 
 def main(arguments: list[str]) -> int:
     options = parse(arguments)
+    if options.markdown:
+        return print_markdown(options.markdown)
     workers = start_workers(options.torch)
     rows = []
     for dtype in ("float32", "float64"):
@@ -60,7 +62,7 @@ def main(arguments: list[str]) -> int:
             print(f"benchmark: {count:,} x {dtype}", file=sys.stderr)
             rows.append({"dtype": dtype, "count": count,
                          "seconds": measure(workers, dtype, count, options.repetitions)})
-    errors = workers[0].ask(errors=ACCURACY_COUNT) if options.accuracy else None
+    errors = workers[0].ask(errors=["L1Loss", ACCURACY_COUNT]) if options.accuracy else None
     memory = workers[0].ask(memory=max(options.counts))
     for worker in workers:
         worker.end()
@@ -78,6 +80,8 @@ def main(arguments: list[str]) -> int:
 def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--json", metavar="FILE", type=Path, help="write all figures there too")
+    parser.add_argument("--markdown", metavar="FILE", type=Path,
+                        help="measure nothing; print the README's table of such a file")
     parser.add_argument("--plot", metavar="FILE.png", type=Path, help="draw time over size")
     parser.add_argument("--counts", metavar="N", type=int, nargs="+", default=COUNTS,
                         help="numbers of elements (default: 1,024 to 33,554,432)")
@@ -87,6 +91,16 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--no-accuracy", dest="accuracy", action="store_false",
                         help=f"leave out the error at {ACCURACY_COUNT:,} elements (1.6 GB)")
     return parser.parse_args(arguments)
+
+
+def print_markdown(file: Path) -> int:
+    try:
+        print(table.markdown(json.loads(file.read_text())))
+    except OSError as error:
+        sys.exit(f"benchmark: {file}: {error.strerror}")
+    except (ValueError, KeyError, TypeError):
+        sys.exit(f"benchmark: {file}: not what --json writes; fix: run it again, with its accuracy")
+    return 0
 
 
 def work_folder() -> Path:
@@ -127,19 +141,23 @@ def sandbox() -> list[str]:
 
 
 def measure(workers: list[Worker], dtype: str, count: int, repetitions: int) -> dict:
-    """Median seconds per call, by name and direction; all take turns in each repetition."""
-    turns = []
+    """Median seconds per call, by name and direction.
+
+    One process after the other, since the memory that others hold slows them down; in a process
+    all take turns in each repetition.
+    """
+    seconds: dict = {}
     for worker in workers:
+        turns = []
         for name in worker.ask(open=[dtype, count])["names"]:
             for direction in ("forward", "backward"):
-                worker.ask(time=[name, direction, 1])  # compiles, allocates, fills the caches
                 once = worker.ask(time=[name, direction, 1])["seconds"]
-                turns.append((worker, name, direction, max(1, int(LEAST_SECONDS / once))))
-    seconds: dict = {}
-    for _ in range(repetitions):
-        for worker, name, direction, times in turns:
-            answer = worker.ask(time=[name, direction, times])["seconds"]
-            seconds.setdefault(name, {}).setdefault(direction, []).append(answer)
+                turns.append((name, direction, max(1, int(LEAST_SECONDS / once))))
+        for _ in range(repetitions):
+            for name, direction, times in turns:
+                answer = worker.ask(time=[name, direction, times])["seconds"]
+                seconds.setdefault(name, {}).setdefault(direction, []).append(answer)
+        worker.ask(close=True)
     return {name: {direction: statistics.median(values) for direction, values in both.items()}
             for name, both in seconds.items()}
 

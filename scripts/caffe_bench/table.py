@@ -25,6 +25,37 @@ def render(result: dict) -> str:
     return "\n".join(lines)
 
 
+# The rows of the README's table: whose figure it is, and what it is called there.
+SHORT = {
+    "native": "native layer", "plugin": "plugin",
+    "limit": "the memory: reading both arrays; memcpy of both", "article": "the article's layer",
+    "euclidean": "Caffe's EuclideanLoss", "torch": "PyTorch", "python": "Python layer",
+    "python numba": "Python layer, with numba installed", "numpy": "a plain numpy Python layer"}
+
+
+def markdown(result: dict) -> str:
+    """The largest size in float, for the README."""
+    row = max((row for row in result["rows"] if row["dtype"] == "float32"),
+              key=lambda row: row["count"])
+    native = row["seconds"]["native"]
+    lines = [f"| {row['count']:,} floats, {result['threads']} thread | forward | backward, both |",
+             "|---|---|---|"]
+    for name, title in SHORT.items():
+        if name in row["seconds"]:
+            cells = [f"{row['seconds'][name][way] * 1e3:.1f} ms "
+                     f"({row['seconds'][name][way] / native[way]:.1f}x)"
+                     for way in ("forward", "backward")]
+            lines.append(f"| {title} | {' | '.join(cells)} |")
+    errors, beside = result["relative_errors_of_1e8_floats"], result["bytes_beside_the_blobs"]
+    return "\n".join([
+        *lines, "",
+        f"{result['processor']}, {result['date']}; in brackets over the native layer. Error of the "
+        f"native layer at 100,000,000", f"floats: {errors['forward']:.0e} of the loss, "
+        f"{errors['backward']:.0f} of the gradients. Memory beside the blobs: native "
+        f"{beside['native']:.0f} bytes per", f"element, the article's {beside['article']:.0f}, "
+        f"Python layer {beside['python']:.0f}, plain numpy {beside['numpy']:.0f}."])
+
+
 def columns(rows: list, direction: str, dtype: str) -> list[str]:
     limit = "read both" if direction == "forward" else "memcpy both"
     size = 4 if dtype == "float32" else 8

@@ -2,9 +2,10 @@
 
 Reads one JSON object a line from standard input, and answers each with one on standard output:
     {"open": [dtype, count]}                    -> {"names": [what can be timed]}
-    {"time": [name, direction, times]}          -> {"seconds": per call}
-    {"errors": count}                           -> {"forward": e, "backward": e}, relative, against
-                                                   numpy in float64
+    {"close": true}                             -> {}, and the memory is given back
+    {"time": [name, direction, times]}          -> {"seconds": per call}, after one for warmth
+    {"errors": [type, count]}                   -> {"forward": e, "backward": e} of a layer of that
+                                                   type, relative, against numpy in float64
     {"memory": count}                           -> {name: bytes taken beside the blobs, per element}
 """
 
@@ -67,9 +68,13 @@ class Harness:
         self.bench = None
 
     def new(self, is_double: bool, count: int) -> None:
+        self.close()
+        self.bench = ctypes.c_void_p(self.library.bench_new(is_double, count))
+
+    def close(self) -> None:
         if self.bench:
             self.library.bench_delete(self.bench)
-        self.bench = ctypes.c_void_p(self.library.bench_new(is_double, count))
+        self.bench = None
 
     def open(self, dtype: str, count: int) -> dict[str, dict[str, Callable[[int], float]]]:
         is_double = dtype == "float64"
@@ -105,25 +110,25 @@ class Harness:
 
         return {"forward": timer(read), "backward": timer(copy)}
 
-    def errors(self, count: int) -> dict[str, float]:
-        """The relative errors of the native loss of so many floats, and of its gradients."""
+    def errors(self, kind: str, count: int) -> dict[str, float]:
+        """The relative errors of the loss of so many floats, and of its gradients."""
         import numpy as np
         self.new(False, count)
-        native = self.layer(layer_text("L1Loss", self.own))
+        layer = self.layer(layer_text(kind, self.own))
         loss = self.library.bench_loss(self.bench, 0)
-        native["backward"](1)
+        layer["backward"](1)
 
         def parts(pointer: Callable, i: int) -> list:
             floats = ctypes.cast(pointer(self.bench, i), ctypes.POINTER(ctypes.c_float))
             return np.array_split(np.ctypeslib.as_array(floats, (count,)), 100)
 
         x, y = (parts(self.library.bench_data, i) for i in range(2))
-        dx, dy = (parts(self.library.bench_diff, i) for i in range(2))
+        diffs = [parts(self.library.bench_diff, i) for i in range(2)]
         batch = BATCH if count >= BATCH else 1
         expected = sum(np.abs(p.astype(np.float64) - t).sum() for p, t in zip(x, y)) / batch
         gradient = np.float32(1 / batch)
         worst = max(float(np.abs(g / gradient - sign * np.sign(p - t)).max())
-                    for p, t, *both in zip(x, y, dx, dy) for g, sign in zip(both, (1, -1)))
+                    for diff, sign in zip(diffs, (1, -1)) for p, t, g in zip(x, y, diff))
         return {"forward": abs(loss / expected - 1), "backward": worst}
 
     def memory(self, count: int) -> dict[str, float]:
@@ -135,6 +140,19 @@ class Harness:
         taken = {name: peak(functools.partial(first_pass, kind)) / count
                  for name, kind in (("native", "L1Loss"), ("article", "L1LossArticle"))}
         return {**taken, **python_memory(count)}
+
+
+def collapse_pages() -> None:
+    """Ask for huge pages under all large arrays, as most systems give them without being asked.
+
+    Small pages that lie scattered over a virtual machine's memory triple the time of some stores.
+    """
+    madvise, collapse = ctypes.CDLL(None).madvise, 25  # MADV_COLLAPSE, since Linux 6.1
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        fields = line.split()
+        start, end = (int(address, 16) for address in fields[0].split("-"))
+        if fields[1].startswith("rw") and len(fields) == 5 and end - start > 1 << 22:
+            madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), collapse)
 
 
 def timer(call: Callable[[], None]) -> Callable[[int], float]:
@@ -259,13 +277,19 @@ def main(kind: str, folder: str = "") -> None:
         if "open" in request:
             timers.clear()
             timers.update(open_all(*request["open"]))
+            collapse_pages()
             answer = {"names": sorted(timers)}
         elif "time" in request:
             name, direction, times = request["time"]
+            timers[name][direction](1)  # as in training, where its turn comes in every step
             answer = {"seconds": timers[name][direction](times)}
-        elif harness:
+        elif "close" in request:
             timers.clear()
-            answer = (harness.errors(request["errors"]) if "errors" in request
+            if harness:
+                harness.close()
+            answer = {}
+        elif harness:
+            answer = (harness.errors(*request["errors"]) if "errors" in request
                       else harness.memory(request["memory"]))
         answers.write(json.dumps(answer) + "\n")
         answers.flush()

@@ -1,0 +1,85 @@
+"""The benchmark: that what it compares is the same loss, that it measures all, what it prints."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from unittest import mock
+
+import benchmark
+import pytest
+from caffe_bench import table
+from caffe_bench.build import HARNESS
+from caffe_plugin import build, installed
+
+REPO = Path(__file__).resolve().parent.parent
+FIGURES = REPO / "scripts" / "caffe_bench" / "figures.json"
+# A multiple of every batch that is a power of 2, so that 1 / batch and its multiples are exact.
+COUNT = 1 << 22
+
+
+@pytest.fixture(scope="module")
+def worker(native_caffe, tmp_path_factory):
+    """A measuring process on the patched Caffe of the tests."""
+    folder = tmp_path_factory.mktemp("bench")
+    with mock.patch.dict(os.environ, CAFFE_ROOT=str(native_caffe.parent)):
+        build.build_beside(installed.find(), HARNESS, folder / "harness.so")
+    script = str(REPO / "scripts" / "caffe_bench" / "worker.py")
+    worker = benchmark.Worker(["env", f"PYTHONPATH={native_caffe}", sys.executable, script,
+                               "patched", str(folder)])
+    yield worker
+    worker.end()
+
+
+@pytest.mark.parametrize("kind, error", [("L1Loss", 1e-6), ("L1LossArticle", 1e-4)])
+def test_the_articles_layer_computes_the_same(worker, kind, error):
+    """In single precision throughout, which the sum of so many shows."""
+    errors = worker.ask(errors=[kind, COUNT])
+    assert errors["forward"] < error and errors["backward"] == 0
+
+
+def test_memory_beside_the_blobs(worker):
+    taken = worker.ask(memory=4 * COUNT)
+    assert taken["native"] == pytest.approx(0, abs=0.2)
+    assert taken["python"] == pytest.approx(0, abs=0.2)
+    # The buffer of differences; the temporary arrays of numpy.
+    assert taken["article"] == pytest.approx(4, abs=0.2)
+    assert taken["numpy"] > 4
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_everything_is_timed_forward_and_backward(worker, dtype):
+    seconds = benchmark.measure([worker], dtype, 1024, repetitions=1)
+    layers = {"native", "article", "euclidean", "limit"}
+    assert set(seconds) >= (layers | {"python", "numpy"} if dtype == "float32" else layers)
+    assert {name for name in seconds if name.startswith("native ")} == {
+        "native " + option for option in ("weighted", "per sample", "ignore_label", "valid_mean",
+                                          "ignore_nonfinite", "unreduced")}
+    for both in seconds.values():
+        assert both["forward"] > 0 and both["backward"] > 0
+
+
+def make_result(**seconds):
+    row = {"dtype": "float32", "count": 1000000,
+           "seconds": {name: dict(zip(("forward", "backward"), times))
+                       for name, times in seconds.items()}}
+    return {"date": "2001-02-03", "processor": "Z80", "threads": 1, "rows": [row],
+            "relative_errors_of_1e8_floats": {"forward": 2e-8, "backward": 0.0},
+            "bytes_beside_the_blobs": {"native": 0.0, "article": 4.0, "python": 0.01, "numpy": 8.0}}
+
+
+def test_ratios_are_times_over_the_native_layers():
+    result = make_result(native=(1e-3, 2e-3), article=(3e-3, 9e-3), limit=(0.8e-3, 1e-3))
+    lines = table.render(result).splitlines()
+    forward, backward = (lines[lines.index(f"{way}, float32") + 2].split()
+                         for way in ("forward", "backward"))
+    # elements, time, unit, bytes per element, GB/s, over the limit, the article's
+    assert forward[:7] == ["1,000,000", "1.00", "ms", "8", "8.0", "1.25x", "3.0x"]
+    assert backward[:7] == ["1,000,000", "2.00", "ms", "16", "8.0", "2.00x", "4.5x"]
+    assert "| the article's layer | 3.0 ms (3.0x) | 9.0 ms (4.5x) |" in table.markdown(result)
+
+
+def test_the_readmes_table_is_that_of_the_figures():
+    assert table.markdown(json.loads(FIGURES.read_text())) in (REPO / "README.md").read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shutil
@@ -16,7 +17,7 @@ import pytest
 from caffe_kit.diagnose import diagnose
 from caffe_kit.machine import Machine, Python
 from caffe_kit.make_config import cmake_options, makefile_config
-from caffe_kit.progress import compiled_file, count_compiled
+from caffe_kit.progress import Progress, compiled_file, count_compiled
 from caffe_kit.runtest import Tally
 from patch_support import SCRIPT, STATE, contents, edit, kit, make_checkout, snapshot
 
@@ -294,6 +295,18 @@ def test_progress_knows_a_compiled_file(line, name):
 def test_a_dry_run_is_counted_once_per_file():
     text = "echo CXX a.cpp\ng++ a.cpp -o a.o\necho CXX b.cpp\necho CXX b.cpp\necho LD x\n"
     assert count_compiled(text) == 2
+
+
+def test_progress_tells_of_a_hundred_links_now_and_then():
+    stream = io.StringIO()
+    progress = Progress("make", 1, stream)
+    progress.line("CXX src/caffe/blob.cpp")
+    for name in "abc":
+        progress.line(f"LD .build_release/src/caffe/test/test_{name}.o")
+    progress.last_shown -= 11  # seconds
+    progress.line("[ 97%] Linking CXX executable ../../test/test.testbin")
+    assert re.sub(r", \d+ s$", "", stream.getvalue(), flags=re.MULTILINE).splitlines() == [
+        "make: 1 of 1 files, blob.cpp", "make: 1 of 1 files, linking test.testbin"]
 
 
 ERRORS = [

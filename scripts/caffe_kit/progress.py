@@ -12,6 +12,9 @@ from typing import TextIO
 COMPILING = re.compile(
     r"(?:^|\becho )(?:CXX|NVCC) (?!object)(\S+)$|Building \w+(?: \(Device\))? object (\S+)"
 )
+# And for a program they link: `LD .build_release/src/caffe/test/test_blob.o`,
+# `[ 97%] Linking CXX executable ../../test/test.testbin`.
+LINKING = re.compile(r"^(?:LD .*?|\[ *\d+%\] Linking \w+ .*?)([^/ ]+)$")
 
 
 def compiled_file(line: str) -> str | None:
@@ -37,16 +40,18 @@ class Progress:
 
     def line(self, line: str) -> None:
         name = compiled_file(line)
-        if name is None:
-            return
-        self.done += 1
-        self.total = max(self.total, self.done)
-        self.show(name.rpartition("/")[2])
+        if name:
+            self.done += 1
+            self.total = max(self.total, self.done)
+            self.show(name.rpartition("/")[2], last=self.done == self.total)
+        elif LINKING.search(line):
+            # There may be a hundred, which takes minutes.
+            self.show("linking " + LINKING.search(line).group(1))
 
-    def show(self, name: str) -> None:
+    def show(self, name: str, last: bool = False) -> None:
         now = time.monotonic()
         terminal = self.stream.isatty()
-        if not terminal and now - self.last_shown < 10 and self.done < self.total:
+        if not terminal and now - self.last_shown < 10 and not last:
             return
         self.last_shown = now
         count = f"{self.title}: {self.done} of {self.total} files"

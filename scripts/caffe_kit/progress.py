@@ -39,14 +39,14 @@ class Progress:
         self.last_shown = 0.0
 
     def line(self, line: str) -> None:
-        name = compiled_file(line)
+        name, link = compiled_file(line), LINKING.search(line)
         if name:
             self.done += 1
             self.total = max(self.total, self.done)
             self.show(name.rpartition("/")[2], last=self.done == self.total)
-        elif LINKING.search(line):
+        elif link:
             # There may be a hundred, which takes minutes.
-            self.show("linking " + LINKING.search(line).group(1))
+            self.show("linking " + link.group(1))
 
     def show(self, name: str, last: bool = False) -> None:
         now = time.monotonic()

@@ -1,55 +1,96 @@
-"""The README, and that its Chinese twin is in step with it."""
+"""The two READMEs say the same, and what the documents point to exists."""
 
 from __future__ import annotations
 
 import re
+from itertools import zip_longest
 from pathlib import Path
 
 import pytest
 
 REPO = Path(__file__).resolve().parent.parent
-README, CHINESE = REPO / "README.md", REPO / "README.zh-CN.md"
-DOCUMENTS = [README, CHINESE, REPO / "CONTRIBUTING.md", REPO / "CHANGELOG.md"]
-FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+ENGLISH = REPO / "README.md"
+CHINESE = REPO / "README.zh-CN.md"
+DOCUMENTS = [ENGLISH, CHINESE, REPO / "CONTRIBUTING.md", REPO / "CHANGELOG.md"]
+
+FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+FORMULA = re.compile(r"\$\$.*?\$\$", re.DOTALL)
+HEADING = re.compile(r"^(#+) ", re.MULTILINE)
+TABLE = re.compile(r"(?:^\|.*\n)+", re.MULTILINE)
+CELL_END = re.compile(r"(?<!\\)\|")  # \| is a bar within a cell
+CODE_SPAN = re.compile(r"`[^`]+`")
+LINK = re.compile(r"\]\(([^)\s#]+)[^)]*\)")
+OUR_PATH = re.compile(r"(?<![\w/.-])(?:scripts|prototxt|python_layer|caffe_patch|tests)/[\w./-]*")
+FILE_NAME = re.compile(r"\b\w+\.(?:py|sh)\b")
 
 
-def blocks(file: Path) -> list[str]:
-    return FENCED.findall(file.read_text("utf-8"))
+def text_of(document: Path) -> str:
+    return document.read_text(encoding="utf-8")
 
 
-def prose(file: Path) -> str:
-    return FENCED.sub("", file.read_text("utf-8"))
+def prose_of(document: Path) -> str:
+    """What is left without the code blocks, where # and | mean something else."""
+    return FENCE.sub("", text_of(document))
 
 
-def tables(file: Path) -> list[list[str]]:
-    """What stands in the first column as code, table by table, but for the generated one."""
-    found = re.findall(r"(?:^\|.*\n)+", prose(file), re.MULTILINE)
-    return [["".join(re.findall(r"`[^`]+`", re.split(r"(?<!\\)\|", row)[1]))
-             for row in table.splitlines()[2:]]
-            for table in found if "1 thread" not in table]
+def assert_same(kind: str, english: list, chinese: list) -> None:
+    """Names the first that differs; a missing one is None."""
+    for number, (ours, theirs) in enumerate(zip_longest(english, chinese), 1):
+        assert ours == theirs, (
+            f"{kind} {number} differs\n--- {ENGLISH.name}\n{ours}\n--- {CHINESE.name}\n{theirs}")
+    assert english, f"{ENGLISH.name} has no {kind}"
 
 
-def test_both_have_the_same_code_blocks():
-    assert len(blocks(README)) == len(blocks(CHINESE)) > 10
-    for english, chinese in zip(blocks(README), blocks(CHINESE)):
-        assert chinese == english
+def tables_outside_speed(document: Path, speed: int) -> list[str]:
+    """The tables; that of Speed is generated, and the Chinese README points to it instead."""
+    sections = re.split(r"^## ", prose_of(document), flags=re.MULTILINE)
+    return TABLE.findall("\n".join(sections[:speed] + sections[speed + 1:]))
 
 
-def test_both_have_the_same_headings():
-    levels = [re.findall(r"^#+", prose(file), re.MULTILINE) for file in (README, CHINESE)]
-    assert levels[0] == levels[1] and len(levels[0]) > 10
+def first_column(table: str) -> list[list[str]]:
+    """For each row the code spans of its first cell."""
+    return [CODE_SPAN.findall(CELL_END.split(row)[1]) for row in table.splitlines()]
 
 
-def test_both_have_the_same_tables():
-    assert tables(README) == tables(CHINESE)
-    assert len(tables(README)) >= 7
+def test_code_blocks_are_the_same():
+    assert_same("code block", *(FENCE.findall(text_of(readme)) for readme in (ENGLISH, CHINESE)))
 
 
-@pytest.mark.parametrize("file", DOCUMENTS, ids=lambda file: file.name)
-def test_what_the_documents_point_to_is_there(file):
-    links = re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", file.read_text("utf-8"))
-    named = re.findall(r"(?<![\w/])(?:scripts|prototxt|tests|python_layer|caffe_patch)/[\w./-]*\w",
-                       file.read_text("utf-8"))
-    assert named or links
-    missing = [name for name in {*links, *named} if not (REPO / name).exists()]
-    assert missing == []
+def test_formulas_are_the_same():
+    assert_same("formula", *(FORMULA.findall(prose_of(readme)) for readme in (ENGLISH, CHINESE)))
+
+
+def test_headings_have_the_same_levels():
+    assert_same("heading", *(HEADING.findall(prose_of(readme)) for readme in (ENGLISH, CHINESE)))
+
+
+def test_tables_have_the_same_rows():
+    headings = re.findall(r"^## (.*)", prose_of(ENGLISH), re.MULTILINE)
+    speed = 1 + headings.index("Speed")  # before the first heading stands section 0
+    assert_same("table", *([first_column(table) for table in tables_outside_speed(readme, speed)]
+                           for readme in (ENGLISH, CHINESE)))
+
+
+def test_links_lead_somewhere():
+    links = [(document, link) for document in DOCUMENTS
+             for link in LINK.findall(prose_of(document)) if ":" not in link]
+    assert links
+    broken = [f"{document.name}: {link}" for document, link in links
+              if not (document.parent / link).exists()]
+    assert not broken
+
+
+@pytest.mark.parametrize("readme", [ENGLISH, CHINESE], ids=lambda readme: readme.name)
+def test_named_paths_exist(readme):
+    paths = {path.rstrip(".") for path in OUR_PATH.findall(text_of(readme))}
+    assert paths
+    assert not [path for path in sorted(paths) if not (REPO / path).exists()]
+
+
+def test_files_of_what_is_where_exist():
+    """Each name stands after its folder, on the same line or on one that goes on with it."""
+    block = FENCE.findall(text_of(ENGLISH).split("## What is where")[1])[0]
+    entries = re.split(r"^(?=\w+/ )", block, flags=re.MULTILINE)[1:]
+    named = [entry.split()[0] + name for entry in entries for name in FILE_NAME.findall(entry)]
+    assert named
+    assert not [path for path in named if not (REPO / path).exists()]

@@ -89,13 +89,6 @@ def test_layers_of_another_interface_are_refused_by_what_was_seen(caffe, paramet
     refused_untouched(caffe, f"include/caffe/layer.hpp:{line}", seen)
 
 
-def test_blobs_of_four_axes_as_in_rc2_are_refused(caffe):
-    header = caffe / "include/caffe/blob.hpp"
-    edit(header, b"inline const vector<int>& shape() const { return shape_; }", b"")
-    line = line_of(header, b"class Blob {")
-    refused_untouched(caffe, f"include/caffe/blob.hpp:{line}", "a Blob has no shape()")
-
-
 REGISTRATIONS = [
     "REGISTER_LAYER_CLASS(L1Loss);",
     "REGISTER_LAYER_CLASS( L1Loss );",

@@ -1,7 +1,7 @@
 """Trees other than BVLC's master, made from Debian's source: patched, built alone, tested.
 
 Built alone means: the layer, its gtest and the few sources of Caffe they need, in the tree's own
-flavour, without the rest of Caffe. How to try the real trees: scripts/apply_patch.py runtest.
+flavour, without the rest of Caffe. Real trees are tried by try_trees.py; trees.md keeps the result.
 """
 
 from __future__ import annotations
@@ -33,6 +33,9 @@ NEEDED = [
     "src/caffe/test/test_caffe_main.cpp",
     "src/gtest/gtest-all.cpp",
 ]
+MAX_OF_2015 = """
+namespace std { inline double max(float a, double b) { return a > b ? a : b; } }
+"""
 PASSED = re.compile(r"^\[  PASSED  \] (\d+) tests\.$", re.MULTILINE)
 TABLE: list[tuple] = []
 
@@ -47,13 +50,14 @@ def table(request):
         print()
         for row in [head, *TABLE]:
             print("{:32} {:8} {:12} {:14} {}".format(*map(str, row)))
+        print("\n" + (Path(__file__).parent / "trees.md").read_text())
 
 
 def build_alone(root: Path, stem: str, out: Path, more: tuple = (), partly: bool = False) -> Path:
     """A test program of our layer in this tree, and of the other sources named.
 
     With partly, of those that the tree has, and what they would call elsewhere may be missing: a
-    test that gets there ends at once.
+    test that gets there ends at once. Trees of 2015 use std::max as compilers of then let them.
     """
     proto = out / "caffe/proto"
     proto.mkdir(parents=True)
@@ -62,18 +66,23 @@ def build_alone(root: Path, stem: str, out: Path, more: tuple = (), partly: bool
     subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
     ours = [f"src/caffe/layers/{stem}_layer.cpp", f"src/caffe/test/test_{stem}_layer.cpp"]
     sources = [root / name for name in (*NEEDED, *ours, *more)] + [proto / "caffe.pb.cc"]
+    flags = FLAGS
     if partly:
-        sources = [source for source in sources if source.exists()]
+        factory = root / "src/caffe/layer_factory.cpp"
+        registers = [factory] if b"::LayerRegisterer(" in factory.read_bytes() else []
+        sources = [source for source in sources if source.exists()] + registers
+        (out / "max.hpp").write_text(MAX_OF_2015)
+        flags = [*FLAGS, "-include", str(out / "max.hpp")]
     includes = [f"-I{out}", f"-I{root / 'include'}", f"-I{root / 'src'}"]
 
     def compile_one(source: Path) -> Path:
         target = out / (source.name + ".o")
-        run(["g++", *FLAGS, *includes, "-c", source, "-o", target])
+        run(["g++", *flags, *includes, "-c", source, "-o", target])
         return target
 
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         objects = list(pool.map(compile_one, sources))
-    missing = ["-Wl,--unresolved-symbols=ignore-all"] if partly else []
+    missing = ["-no-pie", "-Wl,--unresolved-symbols=ignore-all"] if partly else []
     run(["g++", "-pthread", *objects, *missing, *LIBRARIES, "-o", out / "tests"])
     return out / "tests"
 
@@ -232,6 +241,7 @@ def test_the_source_these_trees_are_made_from_is_not_touched():
 BLOCK = b"""#define L1_LOSS_BASE_HEADER "x"
 #define L1_LOSS_HAS_NORMALIZATION 7
 #define L1_LOSS_HAS_EMPTY_BLOBS 7
+#define L1_LOSS_HAS_SHAPES 7
 """
 
 
@@ -239,13 +249,16 @@ def test_the_block_of_defines_says_what_differs_between_trees(tmp_path):
     new = make_checkout(tmp_path / "new")
     old = flatten(make_checkout(tmp_path / "old"))
     edit(old / "src/caffe/blob.cpp", b"if (count_ != 0) {", b"{")
+    edit(old / "include/caffe/blob.hpp", b"& shape() const {", b"& axes() const {")
     assert fit(BLOCK, open_tree(str(new)), Naming()) == (
         b'#define L1_LOSS_BASE_HEADER "caffe/layers/loss_layer.hpp"\n'
         b"#define L1_LOSS_HAS_NORMALIZATION 1\n"
         b"#define L1_LOSS_HAS_EMPTY_BLOBS 1\n"
+        b"#define L1_LOSS_HAS_SHAPES 1\n"
     )
     assert fit(BLOCK, open_tree(str(old)), Naming()) == (
         b'#define L1_LOSS_BASE_HEADER "caffe/loss_layers.hpp"\n'
         b"#define L1_LOSS_HAS_NORMALIZATION 0\n"
         b"#define L1_LOSS_HAS_EMPTY_BLOBS 0\n"
+        b"#define L1_LOSS_HAS_SHAPES 0\n"
     )

@@ -28,6 +28,7 @@ FLAT_LOSS_HEADER = "caffe/loss_layers.hpp"  # before 2016, one header for all lo
 COMMENT_OR_STRING = re.compile(
     rb"""//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'""", re.DOTALL
 )
+SHAPE = re.compile(rb"\bshape\s*\(\s*\)\s*const")
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class CaffeTree:
     loss_header: str
     has_normalization: bool
     has_empty_blobs: bool  # else Blob::Reshape divides by the size of an empty one
+    has_shapes: bool  # else, before March 2015, a Blob has four axes and no shape() to ask
     crlf: bool
 
     def path(self, relative: str) -> Path:
@@ -53,13 +55,13 @@ def open_tree(folder: str) -> CaffeTree:
                 folder,
             )
     check_interface(root)
-    check_blob(root)
     header = find_loss_header(root)
     return CaffeTree(
         root=root,
         loss_header=header,
         has_normalization=b"NormalizationMode" in without_comments(read(root / PROTO)),
         has_empty_blobs=b"count_ != 0" in without_comments(read(root / BLOB_SOURCE)),
+        has_shapes=bool(SHAPE.search(without_comments(read(root / BLOB_HEADER)))),
         crlf=b"\r\n" in read(root / "include" / header),
     )
 
@@ -76,19 +78,6 @@ def check_interface(root: Path) -> None:
             "use a Caffe with <Dtype> layers, or the Python layer, which needs no patch",
             LAYER_HEADER,
             line_of(code, found.start(1)) if found else 1,
-        )
-
-
-def check_blob(root: Path) -> None:
-    """Before March 2015 a blob had four axes, and no shape() to ask."""
-    code = without_comments(read(root / BLOB_HEADER))
-    if not re.search(rb"\bshape\s*\(\s*\)\s*const", code):
-        found = re.search(rb"\bclass\s+Blob\b", code)
-        raise Refused(
-            "a Blob has no shape() here, only num, channels, height and width",
-            "use a Caffe of March 2015 or later, or the Python layer, which needs no patch",
-            BLOB_HEADER,
-            line_of(code, found.start()) if found else 1,
         )
 
 

@@ -13,6 +13,7 @@
 #define L1_LOSS_BASE_HEADER "caffe/layers/loss_layer.hpp"
 #define L1_LOSS_HAS_NORMALIZATION 1
 #define L1_LOSS_HAS_EMPTY_BLOBS 1
+#define L1_LOSS_HAS_SHAPES 1
 
 #include L1_LOSS_BASE_HEADER
 
@@ -32,6 +33,37 @@ namespace caffe {
 using l1_loss_plugin::L1LossParameter;
 #endif
 
+// Caffe's own limit, but for the summer of 2015, when it had none.
+const int kL1LossMaxAxes = 32;
+
+#if L1_LOSS_HAS_SHAPES
+
+template <typename Dtype>
+inline const vector<int>& L1LossShape(const Blob<Dtype>& blob) {
+  return blob.shape();
+}
+
+template <typename Dtype>
+inline void L1LossReshape(const vector<int>& shape, Blob<Dtype>* blob) {
+  blob->Reshape(shape);
+}
+
+#else  // before March 2015 a blob had four axes, neither more nor less
+
+template <typename Dtype>
+inline vector<int> L1LossShape(const Blob<Dtype>& blob) {
+  const int axes[] = {blob.num(), blob.channels(), blob.height(), blob.width()};
+  return vector<int>(axes, axes + 4);
+}
+
+template <typename Dtype>
+inline void L1LossReshape(vector<int> shape, Blob<Dtype>* blob) {
+  shape.resize(4, 1);
+  blob->Reshape(shape[0], shape[1], shape[2], shape[3]);
+}
+
+#endif  // L1_LOSS_HAS_SHAPES
+
 /**
  * @brief Where each element of the predictions finds its factor in a smaller
  *        blob that is broadcast to them.
@@ -42,8 +74,8 @@ using l1_loss_plugin::L1LossParameter;
  */
 struct L1LossBroadcast {
   int axes;
-  int size[kMaxBlobAxes];
-  int stride[kMaxBlobAxes];  // 0 along an axis that is broadcast
+  int size[kL1LossMaxAxes];
+  int stride[kL1LossMaxAxes];  // 0 along an axis that is broadcast
 
   /// @brief The factor's place, for element i of the predictions.
   L1_LOSS_HOST_DEVICE int index(int i) const {

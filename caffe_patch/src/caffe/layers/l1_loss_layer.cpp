@@ -397,7 +397,7 @@ template <typename Dtype>
 void Expand(const L1LossBroadcast& map, const Dtype* factor, int begin, int n,
     Dtype* out) {
   const int last = map.axes - 1;
-  int at[kMaxBlobAxes];
+  int at[kL1LossMaxAxes];
   for (int axis = last, rest = begin; axis >= 0; --axis) {
     at[axis] = rest % map.size[axis];
     rest /= map.size[axis];
@@ -576,11 +576,15 @@ void L1LossLayer<Dtype>::LayerSetUp(const vector<Blob<Dtype>*>& bottom,
 template <typename Dtype>
 void L1LossLayer<Dtype>::Reshape(const vector<Blob<Dtype>*>& bottom,
     const vector<Blob<Dtype>*>& top) {
-  const vector<int>& x = bottom[0]->shape();
-  const vector<int>& y = bottom[1]->shape();
+  const vector<int>& x = L1LossShape(*bottom[0]);
+  const vector<int>& y = L1LossShape(*bottom[1]);
   if (x.empty()) {
     LOG(FATAL) << where() << "predictions () have no axes; fix: give them at "
         << "least one, the batch";
+  }
+  if (x.size() > kL1LossMaxAxes) {
+    LOG(FATAL) << where() << "predictions have " << x.size() << " axes; "
+        << "allowed: 1 to " << kL1LossMaxAxes;
   }
   if (x != y && (y.empty() || !SameOrder(x, y))) {
     LOG(FATAL) << where() << "predictions " << ShapeString(x)
@@ -588,7 +592,7 @@ void L1LossLayer<Dtype>::Reshape(const vector<Blob<Dtype>*>& bottom,
         << "the same shape, or one with neighbouring axes of the other merged";
   }
   if (bottom.size() > 2) {
-    const vector<int>& w = bottom[2]->shape();
+    const vector<int>& w = L1LossShape(*bottom[2]);
     if (!Broadcasts(w, x)) {
       LOG(FATAL) << where() << "weights " << ShapeString(w)
           << " do not match predictions " << ShapeString(x) << "; fix: every "
@@ -607,16 +611,17 @@ void L1LossLayer<Dtype>::Reshape(const vector<Blob<Dtype>*>& bottom,
 template <typename Dtype>
 vector<int> L1LossLayer<Dtype>::TopShape(const Blob<Dtype>& x) const {
   if (options_.reduction() != L1LossParameter::NONE) { return vector<int>(); }
-  if (!options_.has_axis()) { return x.shape(); }
-  const int axes = x.num_axes();
+  const vector<int>& shape = L1LossShape(x);
+  if (!options_.has_axis()) { return shape; }
+  const int axes = shape.size();
   const int axis = options_.axis();
   if (axis < -axes || axis >= axes) {
     LOG(FATAL) << where() << "option \"axis\" is " << axis << "; allowed: "
         << -axes << " to " << axes - 1 << " for predictions of shape "
-        << ShapeString(x.shape());
+        << ShapeString(shape);
   }
-  return vector<int>(x.shape().begin(),
-      x.shape().begin() + (axis < 0 ? axis + axes : axis));
+  return vector<int>(shape.begin(),
+      shape.begin() + (axis < 0 ? axis + axes : axis));
 }
 
 // A top that outgrows its memory gets a new diff, which is 0. In a scalar that
@@ -626,7 +631,7 @@ template <typename Dtype>
 void L1LossLayer<Dtype>::ReshapeTop(const vector<int>& shape,
     Blob<Dtype>* top) const {
   const SyncedMemory* before = top->count() ? top->diff().get() : NULL;
-  top->Reshape(shape);
+  L1LossReshape(shape, top);
   const Dtype loss_weight = this->loss(0);
   if (loss_weight != 0 && top->count() && top->diff().get() != before) {
     caffe_set(top->count(), loss_weight, top->mutable_cpu_diff());
@@ -643,7 +648,7 @@ template <typename Dtype>
 double L1LossLayer<Dtype>::Divisor(const Blob<Dtype>& x,
     const double counted) const {
   switch (options_.reduction()) {
-    case L1LossParameter::BATCHMEAN: return x.shape(0);
+    case L1LossParameter::BATCHMEAN: return L1LossShape(x)[0];
     case L1LossParameter::MEAN: return x.count();
     case L1LossParameter::VALID_MEAN:
     case L1LossParameter::WEIGHTED_MEAN: return counted;

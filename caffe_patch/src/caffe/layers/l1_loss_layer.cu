@@ -187,7 +187,7 @@ void L1LossLayer<Dtype>::ForwardReduced_gpu(const vector<Blob<Dtype>*>& bottom,
     Blob<Dtype>* top) {
   const int count = bottom[0]->count();
   const int blocks = Blocks(count);
-  partial_.Reshape(vector<int>(1, 2 * kMaxBlocks + 1));
+  L1LossReshape(vector<int>(1, 2 * kMaxBlocks + 1), &partial_);
   double* partial = partial_.mutable_gpu_data();
   // NOLINT_NEXT_LINE(whitespace/operators)
   SumBlocksKernel<Dtype><<<blocks, kThreads>>>(count,

@@ -258,7 +258,7 @@ def test_exit_codes_and_messages_come_through(clean, elsewhere):
     listed = succeed(command, "--help")
     for verb in VERBS:
         assert re.search(rf"^  {verb} +\w", listed, re.M)
-        assert "usage: " in succeed(command, verb, "--help")
+        assert "usage: caffe-l1" in succeed(command, verb, "--help")
 
 
 def test_nothing_of_it_stays_when_it_is_uninstalled(wheel, new_environment):

@@ -72,7 +72,7 @@ def write(stream, text: str) -> None:
 
 def parser() -> argparse.ArgumentParser:
     main_parser = argparse.ArgumentParser(
-        prog="apply_patch.py",
+        prog="caffe-l1" if os.path.basename(sys.argv[0]) == "caffe-l1" else "apply_patch.py",
         description="Put the L1Loss layer into a Caffe source checkout, build it and test it.",
         epilog=EXITS,
         formatter_class=argparse.RawDescriptionHelpFormatter,

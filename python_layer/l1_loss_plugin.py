@@ -14,14 +14,14 @@ Python 2.7 and 3.5 onward.
 from __future__ import print_function
 
 import ctypes
-import hashlib
 import os
 import re
 import sys
+import zlib
 
 NAME = "libl1_loss_plugin.so"
 BUILD = "scripts/build_plugin.py (or caffe-l1 build-plugin)"
-MARK = re.compile(b"l1-loss-plugin for ([0-9a-f]{64})")
+MARK = re.compile(b"l1-loss-plugin for ([0-9]+-[0-9a-f]{8})")
 
 
 class PluginError(RuntimeError):
@@ -74,11 +74,16 @@ def check(path, library):
         mark = MARK.search(plugin.read())
     if not mark:
         raise PluginError("%s: this is no L1Loss plugin; fix: build one with %s" % (path, BUILD))
-    with open(library, "rb") as caffe:
-        actual = hashlib.sha256(caffe.read()).hexdigest()
-    if mark.group(1).decode("ascii") != actual:
+    if mark.group(1).decode("ascii") != fingerprint(library):
         raise PluginError("%s: this plugin was built for another Caffe than %s; fix: build it "
                           "again with %s" % (path, library, BUILD))
+
+
+def fingerprint(library):
+    """Return the size and CRC-32 of a library, as the plugin itself compares them once loaded."""
+    with open(library, "rb") as caffe:
+        data = caffe.read()
+    return "%d-%08x" % (len(data), zlib.crc32(data) & 0xffffffff)
 
 
 def loaded_caffe():

@@ -208,8 +208,19 @@ def test_the_plugin_of_the_environment_is_loaded_by_default(plugin):
 def test_a_plugin_for_another_caffe(plugin, tmp_path):
     mark = l1_loss_plugin.MARK.search(plugin.read_bytes()).group(1)
     other = tmp_path / "other.so"
-    other.write_bytes(plugin.read_bytes().replace(mark, b"0" * 64))
+    other.write_bytes(plugin.read_bytes().replace(mark, mark[:-8] + b"0" * 8))
     assert "was built for another Caffe than" in refusal(other)
+
+
+def test_a_preloaded_plugin_for_another_caffe_says_so_and_does_nothing(plugin, training):
+    library = installed.find().library
+    other = training / library.name
+    other.write_bytes(library.read_bytes() + b"\0")
+    environment = dict(os.environ, LD_PRELOAD=str(plugin), LD_LIBRARY_PATH=str(training))
+    time = run(["caffe", "time", "-model", "net.prototxt"], cwd=training, env=environment)
+    assert f"{plugin}: this plugin was built for another Caffe than {other}" in time.output
+    assert "Unknown layer type: L1Loss" in time.output
+    assert run(["caffe", "--version"], env=environment).code == 0
 
 
 # ---- What cannot be built ----------------------------------------------------

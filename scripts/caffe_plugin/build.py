@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shutil
 import subprocess
 import tempfile
+import zlib
 from pathlib import Path
 
 from caffe_kit.diagnose import PACKAGES
@@ -18,11 +18,12 @@ from .descriptor import descriptor_set, file_name
 from .installed import Caffe, output, symbols
 
 KIT = Path(__file__).resolve().parents[2] / "caffe_patch"
+FITS = Path(__file__).with_name("fits.cpp")
 LAYER = KIT / "src" / "caffe" / "layers" / "l1_loss_layer.cpp"
 MESSAGE = KIT / "src" / "caffe" / "proto" / "l1_loss_parameter.proto"
 # A call of the C++ library's new string, in what a C++11 Caffe exports.
 NEW_STRINGS = "__cxx11"
-LIBRARIES = ["-lprotobuf", "-lglog", "-lboost_system"]
+LIBRARIES = ["-lprotobuf", "-lglog", "-lboost_system", "-ldl"]
 NVCC = "/usr/local/cuda/bin/nvcc"  # where it is not on PATH
 # A patched Caffe may end up in one process with the plugin: no name of ours may be theirs too.
 PACKAGE = (b"package caffe;", b"package l1_loss_plugin;")
@@ -30,8 +31,9 @@ CLASSES = ("L1LossLayer", "L1LossBroadcast", "L1LossIgnore")
 
 
 def fingerprint(library: Path) -> str:
-    """What the loader compares with the Caffe of its process."""
-    return hashlib.sha256(library.read_bytes()).hexdigest()
+    """What the loader, and the plugin itself, compare with the Caffe of their process."""
+    data = library.read_bytes()
+    return f"{len(data)}-{zlib.crc32(data):08x}"
 
 
 def build(caffe: Caffe, output_file: Path) -> None:
@@ -162,7 +164,7 @@ def protoc(*arguments: str) -> None:
 def compile_layer(caffe: Caffe, scratch: Path, staged: Path) -> None:
     flags = [f'-DL1_LOSS_PLUGIN="{fingerprint(caffe.library)}"',
              *(f"-D{name}={name}Plugin" for name in CLASSES), *compiler_flags(caffe, scratch)]
-    sources = [str(LAYER), str(scratch / "l1_loss_parameter.pb.cc")]
+    sources = [str(LAYER), str(FITS), str(scratch / "l1_loss_parameter.pb.cc")]
     if not caffe.cpu_only:
         sources.append(str(scratch / "gpu.o"))
         run(nvcc_command(flags, Path(sources[-1])))

@@ -754,34 +754,27 @@ INSTANTIATE_CLASS(L1LossLayer);
 
 #ifdef L1_LOSS_PLUGIN
 
-// The registry aborts at a type that it knows already; a plugin steps aside.
 template <typename Dtype>
 shared_ptr<Layer<Dtype> > CreateL1LossLayer(const LayerParameter& param) {
   return shared_ptr<Layer<Dtype> >(new L1LossLayer<Dtype>(param));
 }
 
-template <typename Dtype>
-bool RegisterPlugin() {
-  if (LayerRegistry<Dtype>::Registry().count("L1Loss")) { return false; }
-  LayerRegistry<Dtype>::AddCreator("L1Loss", CreateL1LossLayer<Dtype>);
-  return true;
-}
+bool L1LossPluginFits();  // says so where it does not
 
+// The registry aborts at a type that it knows already; a plugin steps aside.
 struct PluginRegistration {
   PluginRegistration() {
-    const bool registered = RegisterPlugin<float>() && RegisterPlugin<double>();
-    if (!registered) {
+    if (LayerRegistry<float>::Registry().count("L1Loss")) {
       LOG(WARNING) << "this Caffe has an L1Loss layer already; the plugin "
           << "leaves it in place";
+    } else if (L1LossPluginFits()) {
+      LayerRegistry<float>::AddCreator("L1Loss", CreateL1LossLayer<float>);
+      LayerRegistry<double>::AddCreator("L1Loss", CreateL1LossLayer<double>);
     }
   }
 };
 
 static const PluginRegistration plugin_registration;
-
-// By this a loader knows, before it loads it, which Caffe a plugin is for.
-extern "C" const char l1_loss_plugin_built_for[] =
-    "l1-loss-plugin for " L1_LOSS_PLUGIN;
 
 #else
 

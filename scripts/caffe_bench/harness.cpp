@@ -1,6 +1,6 @@
 // Times single layers of a Caffe through its C++ interface, in float and in
-// double. Python calls it by ctypes: see caffe_worker.py.
-#include <chrono>  // NOLINT(build/c++11)
+// double. Python calls it by ctypes: see worker.py.
+#include <chrono>
 #include <cstddef>
 #include <random>
 #include <string>
@@ -59,7 +59,7 @@ class TypedBench : public Bench {
     timed.propagate_down[0] = timed.propagate_down[1] = true;
     timed.layer = caffe::LayerRegistry<Dtype>::CreateLayer(param);
     timed.layer->SetUp(timed.bottom, timed.top);
-    // What the layers above would hand down, also where there is no loss_weight.
+    // What the layers above would hand down, where there is no loss_weight too.
     caffe::caffe_set(timed.loss->count(), Dtype(1),
         timed.loss->mutable_cpu_diff());
     timed.layer->Forward(timed.bottom, timed.top);
@@ -86,8 +86,12 @@ class TypedBench : public Bench {
   }
 
   virtual double Loss(int layer) { return layers_[layer].loss->cpu_data()[0]; }
-  virtual void* Data(int bottom) { return bottoms_[bottom]->mutable_cpu_data(); }
-  virtual void* Diff(int bottom) { return bottoms_[bottom]->mutable_cpu_diff(); }
+  virtual void* Data(int bottom) {
+    return bottoms_[bottom]->mutable_cpu_data();
+  }
+  virtual void* Diff(int bottom) {
+    return bottoms_[bottom]->mutable_cpu_diff();
+  }
 
  private:
   struct Timed {
@@ -102,11 +106,11 @@ class TypedBench : public Bench {
     if (length) { shape.push_back(length); }
     caffe::shared_ptr<Blob<Dtype> > blob(new Blob<Dtype>(shape));
     // A long period is enough here, and a generator's speed is not.
-    std::minstd_rand random(bottoms_.size() + 1);
+    std::minstd_rand draw(bottoms_.size() + 1);
     Dtype* data = blob->mutable_cpu_data();
     Dtype* diff = blob->mutable_cpu_diff();
     for (int i = 0; i < blob->count(); ++i) {
-      data[i] = deviation * (random() / Dtype(1 << 30) - 1);
+      data[i] = deviation * (draw() / Dtype(1 << 30) - 1);
       diff[i] = 0;
     }
     bottoms_.push_back(blob);
@@ -119,7 +123,6 @@ class TypedBench : public Bench {
 }  // namespace
 
 extern "C" {
-
 Bench* bench_new(int is_double, int count) {
   if (is_double) { return new TypedBench<double>(count); }
   return new TypedBench<float>(count);
@@ -137,5 +140,4 @@ double bench_backward(Bench* bench, int layer, int times) {
 double bench_loss(Bench* bench, int layer) { return bench->Loss(layer); }
 void* bench_data(Bench* bench, int bottom) { return bench->Data(bottom); }
 void* bench_diff(Bench* bench, int bottom) { return bench->Diff(bottom); }
-
 }  // extern "C"

@@ -19,12 +19,12 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Callable
+from typing import Any, Callable
 
 BATCH = 256
 LIBRARY = "harness.so"
 
-VARIANTS = {
+VARIANTS: dict[str, dict[str, Any]] = {
     "native": {},
     "native weighted": {"bottom": "w"},
     "native per sample": {"bottom": "sample"},
@@ -65,7 +65,7 @@ class Harness:
         self.blas = ctypes.CDLL("libopenblas.so.0")
         self.blas.cblas_sasum.restype = ctypes.c_float
         self.blas.cblas_dasum.restype = ctypes.c_double
-        self.bench = None
+        self.bench: ctypes.c_void_p | None = None
 
     def new(self, is_double: bool, count: int) -> None:
         self.close()
@@ -278,7 +278,7 @@ def main(kind: str, folder: str = "") -> None:
             timers.clear()
             timers.update(open_all(*request["open"]))
             collapse_pages()
-            answer = {"names": sorted(timers)}
+            answer: dict[str, Any] = {"names": sorted(timers)}
         elif "time" in request:
             name, direction, times = request["time"]
             timers[name][direction](1)  # as in training, where its turn comes in every step

@@ -258,7 +258,7 @@ def check_difference(
         (fields[0].number, fields[0].type_name)
         == (addition.field_id, ".caffe." + addition.message)
     )
-    if right:
+    if host and right:
         host.field.remove(fields[0])
         rest.message_type.remove(messages[0])
     if not right or bare(rest) != bare(before):

@@ -100,7 +100,7 @@ def read(text: bytes) -> Layer:
         raise Problem("this is no L1 layer", "leave it as it is", 0)
     fields = value.fields or ()
     route, block = route_of(fields)
-    kind = find(fields, "type").values[0]
+    kind = next(field for field in fields if field.name == "type").values[0]
     older = find(fields, "loss_param")
     parts = Parts(text, fields, [(comment.start, comment.end) for comment in comments])
     own, added_weight = parts.own(block, route)
@@ -173,7 +173,8 @@ class Parts:
         ends = [end for start, end in self.comments if end <= offset]
         ends += [field.end for field in self.fields if field.end <= offset]
         end = max([*ends, 1])  # 1: the opening bracket
-        return end + len(re.match(rb"(?:\s*[,;])?", self.text[end:offset]).group())
+        separator = re.match(rb"\s*[,;]", self.text[end:offset])
+        return end + separator.end() if separator else end
 
     def note_before(self, offset: int) -> int:
         for start, end in self.comments:

@@ -120,8 +120,8 @@ def number(text: str, whole: bool) -> tuple[str, bool]:
         if whole:
             digits = text.lstrip("-")
             octal = re.match("0[0-7]+\\Z", digits)
-            value = int(digits, 8 if octal else 0)
-            return str(-value if text.startswith("-") else value), True
+            size = int(digits, 8 if octal else 0)
+            return str(-size if text.startswith("-") else size), True
         value = float(text.rstrip("fF") if not text.lower().endswith("inf") else text)
         return repr(value), math.isfinite(value)
     except ValueError:

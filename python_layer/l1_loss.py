@@ -221,17 +221,18 @@ def _product(shape):
 def write_loss(top, x, y, weight, options):
     """Write the loss into top, of the shape that check_shapes returned, and return the divisor."""
     z = divisor(x.shape, y, weight, options)
-    if z and not top.shape and _is_fused(x, weight):
-        top[...] = fused.sum_losses(x, y, weight, *_fused_mask(options)) / z
-        return z
-    if weight is None and z and not top.shape and _is_small(x, y, options):
-        top[...] = _small_sum(x, y) / z
-        return z
+    if z and not top.shape:
+        if fused and _is_plain(x, weight):
+            top[...] = fused.sum_losses(x, y, weight, *_fused_mask(options)) / z
+            return z
+        if weight is None and _is_small(x, y, options):
+            top[...] = _small_sum(x, y) / z
+            return z
     x, y, weight, rows = _aligned(x, y, weight, top.shape)
     if z == 0:
         top[...] = 0
     elif not rows:
-        top[...] = sum([_quick_sum(e) for _, e in _losses(x, y, weight, options)]) / z
+        top[...] = sum([s.sum() for _, s in _losses(x, y, weight, options)]) / z
     elif x.size // top.size > BLOCK:
         top[...] = _long_row_sums(rows, _losses(x, y, weight, options)).reshape(top.shape) / z
     else:
@@ -248,7 +249,7 @@ def write_gradients(dx, dy, x, y, weight, top_diff, options, z=None):
                 gradient[...] = 0
         return
     scale = np.array((1.0 if top_diff.shape else float(top_diff)) / z, x.dtype)
-    if not top_diff.shape and _is_fused(x, weight):
+    if fused and not top_diff.shape and _is_plain(x, weight):
         return fused.write_gradients(dx, dy, x, y, weight, float(scale), *_fused_mask(options))
     if weight is None and _is_small(x, y, options) and not top_diff.shape:
         gradients = _small_gradients(dx, x, y, scale)
@@ -310,9 +311,9 @@ def _aligned(x, y, weight, rows):
     return x.reshape(shape), y.reshape(shape), weight, rows
 
 
-def _is_fused(x, weight):
-    """Tell whether numba is here, and the weights are no obstacle to a single loop."""
-    return fused and (weight is None or weight.size == x.size)
+def _is_plain(x, weight):
+    """Tell whether no weight is broadcast, which would be in the way of a single loop."""
+    return weight is None or weight.size == x.size
 
 
 def _fused_mask(options):
@@ -349,13 +350,31 @@ class _Scratch(object):
         self.difference_bits = self.difference.view(integer)
         self.flat = self.difference.reshape(-1)
         self.size = self.flat.size
-        # In double, for sums of few: by dot they take a third of the time of add.reduce.
-        self.wide, self.ones = np.empty(min(self.size, 4096)), np.ones(min(self.size, 4096))
+        # For sums in double: by dot they take a third of the time of add.reduce.
+        parts = 16 if self.size > 4096 and self.size % 16 == 0 else 1
+        self.parts, self.ones = self.difference.reshape(parts, -1), np.ones(parts, dtype)
+        self.sums = np.empty(self.size // parts, dtype) if parts > 1 else self.flat
+        self.wide, self.wide_ones = np.empty(self.sums.size), np.ones(self.sums.size)
         self.where = np.empty(shape, np.bool_)
         # As arrays, because numpy takes longer to make something of a number.
         self.magnitude = np.array(np.iinfo(integer).max, integer)
         self.sign = np.array(np.iinfo(integer).min, integer)
         self.zero = np.zeros((), dtype)
+
+    def sum(self):
+        """Return the sum of the differences in double.
+
+        Sixteen parts of a large block are added up in its own precision before, which is three
+        times as fast and costs fifteen roundings at most.
+        """
+        if self.sums is not self.flat:
+            np.dot(self.ones, self.parts, self.sums)
+        self.wide[...] = self.sums
+        total = self.wide.dot(self.wide_ones)
+        if math.isinf(total) or math.isnan(total):
+            # The sum of the parts may have been beyond the range of float.
+            return np.add.reduce(self.flat, None, np.float64)
+        return total
 
 
 _kept = threading.local()
@@ -386,10 +405,7 @@ def _small_sum(x, y):
     s = _scratch(x.shape, x.dtype)
     np.subtract(x, y, s.difference)
     np.bitwise_and(s.difference_bits, s.magnitude, s.difference_bits)
-    if s.size > 4096:
-        return _quick_sum(s.flat)
-    s.wide[...] = s.flat
-    return s.wide.dot(s.ones)
+    return s.sum()
 
 
 def _small_gradients(dx, x, y, scale):
@@ -404,7 +420,7 @@ def _small_gradients(dx, x, y, scale):
 
 
 def _losses(x, y, weight, options):
-    """Yield index and e of each block; e is overwritten by the next."""
+    """Yield index and scratch of each block, whose e takes the place of the difference."""
     for index in _blocks(x.shape):
         p, t = x[index], y[index]
         s = _scratch(p.shape, p.dtype)
@@ -413,7 +429,7 @@ def _losses(x, y, weight, options):
         if weight is not None:
             np.multiply(s.difference, weight[index], s.difference)
             _zero(s.difference, ignored)
-        yield index, s.difference
+        yield index, s
 
 
 def _gradients(dx, x, y, factors, scale, options):
@@ -458,25 +474,9 @@ def _sum(array):
     return np.add.reduce(array, None, np.float64)
 
 
-_ONES = np.ones(16, np.float32)
-
-
-def _quick_sum(block):
-    """Return the sum of a block in double.
-
-    Sixteen parts of a large one are added up in its own precision before, which is three times as
-    fast and costs fifteen roundings at most.
-    """
-    if block.size < 4096 or block.size % 16:
-        return _sum(block)
-    total = _sum(np.dot(_ONES, block.reshape(16, -1)))
-    # That may have been beyond the range of float.
-    return _sum(block) if math.isinf(total) else total
-
-
 def _write_row_sums(rows, losses, z):
-    for index, e in losses:
-        part = rows[index]
+    for index, s in losses:
+        part, e = rows[index], s.difference
         if part.size == e.size:
             np.divide(e.reshape(part.shape), z, part, casting="same_kind")
         else:
@@ -485,8 +485,8 @@ def _write_row_sums(rows, losses, z):
 
 def _long_row_sums(rows, losses):
     sums = np.zeros(rows)
-    for index, e in losses:
-        sums[index[:len(rows)]] += _quick_sum(e)
+    for index, s in losses:
+        sums[index[:len(rows)]] += s.sum()
     return sums
 
 

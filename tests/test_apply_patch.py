@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -218,6 +219,14 @@ def test_json_has_one_shape_on_every_verb(caffe, tmp_path):
             assert report["error"] is not None or root == caffe
             if report["error"]:
                 assert set(report["error"]) == {"file", "line", "problem", "fix"}
+
+
+def test_the_readme_names_the_keys_of_json_and_every_exit_code(caffe):
+    readme = (REPO / "README.md").read_text(encoding="utf-8")
+    keys, codes = (re.findall(r"`([^`]+)`", " ".join(re.findall(r"^\|([^|]*)\|", table, re.M)))
+                   for table in re.findall(r"^\| (?:key|exit code) \|.*?\n\n", readme, re.M | re.S))
+    assert keys == list(kit("status", caffe, "--json").json)
+    assert codes == re.findall(r"^  (\d+)  ", kit("--help").out, re.M)
 
 
 def test_json_of_status_says_what_each_file_is(caffe):

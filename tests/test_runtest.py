@@ -14,11 +14,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from caffe_kit.build import MakeBuild
 from caffe_kit.diagnose import diagnose
 from caffe_kit.machine import Machine, Python
 from caffe_kit.make_config import cmake_options, makefile_config
+from caffe_kit.naming import Naming
 from caffe_kit.progress import Progress, compiled_file, count_compiled
 from caffe_kit.runtest import Tally
+from caffe_kit.tree import open_tree
 from patch_support import SCRIPT, STATE, contents, edit, kit, make_checkout, snapshot
 
 HEADER = "include/caffe/layers/l1_loss_layer.hpp"
@@ -214,6 +217,29 @@ def test_a_cmake_folder_of_another_tree_is_refused(patched_tree, cmake_folder, c
     result = kit("runtest", "--quick", "--build-dir", cmake_folder[0], caffe)
     assert result.code == 1
     assert f"this CMake folder builds {patched_tree.root}" in result.err
+
+
+@pytest.fixture
+def make_build(caffe):
+    (caffe / "Makefile.config").write_text(makefile_config(MACHINE))
+    return MakeBuild(open_tree(str(caffe)), Naming(), 1)
+
+
+def test_a_makefile_that_prints_something_is_understood(make_build):
+    with open(str(make_build.root / "Makefile.config"), "a") as config:
+        config.write("$(info BUILD_DIR is $(BUILD_DIR))\n")
+    assert make_build.ask("$(TEST_BIN_DIR)") == ".build_release/test"
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_the_messages_are_made_before_anything_is_compiled(make_build, quick):
+    """In older Makefiles it was a race, which an installed caffe.pb.h could win."""
+    first, *others = make_build.stages(quick)
+    assert not make_build.generated_header.exists()
+    made = subprocess.run(first.command, cwd=str(make_build.root), stdout=subprocess.PIPE)
+    assert made.returncode == 0 and make_build.generated_header.exists()
+    assert b"CXX" not in made.stdout
+    assert len(others) == (1 if quick else 2)
 
 
 def test_a_log_in_no_folder_is_wrong_usage(caffe, tmp_path):

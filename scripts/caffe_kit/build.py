@@ -17,6 +17,7 @@ from .progress import count_compiled
 from .tree import CaffeTree
 
 CONFIG = "Makefile.config"
+ANSWER = "l1loss-kit: "
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,11 @@ class MakeBuild:
 
     def ask(self, expression: str) -> str:
         """The value of a make variable, with all that Makefile.config says."""
-        rule = f"l1loss-kit-ask: ; @echo '{expression}'"
+        rule = f"l1loss-kit-ask: ; @echo '{ANSWER}{expression}'"
         command = ["make", "-s", "--no-print-directory", "--eval", rule, "l1loss-kit-ask"]
-        text = output(command, self.root)
-        if text is None:
+        # A Makefile may print something of its own before.
+        _, answer, text = (output(command, self.root) or "").rpartition(ANSWER)
+        if not answer:
             raise BuildFailed("make cannot read it", "run make to see why", "Makefile")
         return text.strip()
 
@@ -51,8 +53,12 @@ class MakeBuild:
         return f"--gtest_filter={self.naming.fixture}*"
 
     def stages(self, quick: bool) -> Iterator[Stage]:
-        targets = [self.quick_binary] if quick else ["all", "test"]
-        for target in targets:
+        """What to make, in this order: the messages first.
+
+        In older Makefiles what includes caffe.pb.h does not wait for it, and would find that of
+        an installed Caffe.
+        """
+        for target in ["proto", *([self.quick_binary] if quick else ["all", "test"])]:
             yield self.stage(target)
 
     def stage(self, target: str) -> Stage:

@@ -44,7 +44,7 @@ except ImportError:
     fused = None
 
 # Elements. Large enough to drown the cost of a numpy call, small enough for the cache.
-BLOCK = 65536
+BLOCK = 131072
 _WHOLE = ((),)
 REDUCTIONS = ("BATCHMEAN", "MEAN", "SUM", "VALID_MEAN", "WEIGHTED_MEAN", "NONE")
 

@@ -109,7 +109,7 @@ def agree(x, y, weight, top_seed=5, **options):
         close(a, e)
 
 
-@pytest.mark.parametrize("block", [1, 5, 65536])
+@pytest.mark.parametrize("block", [1, 5, 131072])
 @pytest.mark.parametrize("masks", MASKS)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_reduction_weight_and_mask_agrees_with_loops(monkeypatch, shape, masks, block):
@@ -133,7 +133,7 @@ def test_every_dtype_agrees_with_loops(dtype):
 
 
 @pytest.mark.parametrize(
-    ("rows", "columns"), [(1, 200000), (3, 70000), (3, 65536), (70000, 1), (70000, 3), (9, 9000)]
+    ("rows", "columns"), [(1, 200000), (3, 140000), (3, 131072), (70000, 1), (70000, 3), (9, 9000)]
 )
 def test_arrays_larger_than_a_block(rows, columns):
     rng = np.random.RandomState(0)

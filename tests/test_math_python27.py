@@ -86,7 +86,7 @@ def with_expectations(inputs):
     }
 
 
-@pytest.mark.parametrize("block", ["65536", "3"])
+@pytest.mark.parametrize("block", ["131072", "3"])
 def test_python_27_computes_the_same(block):
     if not (NUMPY / "numpy").is_dir():
         pytest.skip(f"no numpy 1.16.6 for Python 2.7 in {NUMPY}; scripts/test.sh unpacks it there")

@@ -231,6 +231,12 @@ def test_a_makefile_that_prints_something_is_understood(make_build):
     assert make_build.ask("$(TEST_BIN_DIR)") == ".build_release/test"
 
 
+def test_a_makefile_that_asks_where_it_is_is_told_its_own_tree(make_build):
+    with open(str(make_build.root / "Makefile.config"), "a") as config:
+        config.write("HERE := $(PWD)\n")
+    assert make_build.ask("$(HERE)") == str(make_build.root)
+
+
 @pytest.mark.parametrize("quick", [True, False])
 def test_the_messages_are_made_before_anything_is_compiled(make_build, quick):
     """In older Makefiles it was a race, which an installed caffe.pb.h could win."""

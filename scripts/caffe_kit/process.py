@@ -12,14 +12,16 @@ from typing import BinaryIO, Callable, Iterator
 OnLine = Callable[[str], None]
 
 
-def environment() -> dict[str, str]:
-    """Ours, without what would change what make and gtest do."""
+def environment(folder: Path) -> dict[str, str]:
+    """That of a shell in this folder, without what would change what make and gtest do."""
     stray = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")
-    return {
+    ours = {
         name: value
         for name, value in os.environ.items()
         if name not in stray and not name.startswith("GTEST_")
     }
+    # A Makefile that writes to $(PWD)/build would else write where the user stands.
+    return {**ours, "PWD": str(folder.absolute())}
 
 
 def run(command: list[str], folder: Path, log: BinaryIO, on_line: OnLine) -> int:
@@ -28,7 +30,7 @@ def run(command: list[str], folder: Path, log: BinaryIO, on_line: OnLine) -> int
     process = subprocess.Popen(
         command,
         cwd=str(folder),
-        env=environment(),
+        env=environment(folder),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -48,7 +50,7 @@ def output(command: list[str], folder: Path, even_failed: bool = False) -> str |
         done = subprocess.run(
             command,
             cwd=str(folder),
-            env=environment(),
+            env=environment(folder),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

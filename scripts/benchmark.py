@@ -79,18 +79,46 @@ def main(arguments: list[str]) -> int:
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--json", metavar="FILE", type=Path, help="write all figures there too")
+    parser.add_argument("--json", metavar="FILE", type=new_file,
+                        help="write all figures there too")
     parser.add_argument("--markdown", metavar="FILE", type=Path,
                         help="measure nothing; print the README's table of such a file")
-    parser.add_argument("--plot", metavar="FILE.png", type=Path, help="draw time over size")
-    parser.add_argument("--counts", metavar="N", type=int, nargs="+", default=COUNTS,
+    parser.add_argument("--plot", metavar="FILE.png", type=new_file, help="draw time over size")
+    parser.add_argument("--counts", metavar="N", type=positive, nargs="+", default=COUNTS,
                         help="numbers of elements (default: 1,024 to 33,554,432)")
-    parser.add_argument("--repetitions", metavar="N", type=int, default=11)
-    parser.add_argument("--torch", metavar="PYTHON", type=Path, default=default_torch(),
-                        help="a Python that has PyTorch")
+    parser.add_argument("--repetitions", metavar="N", type=positive, default=11)
+    parser.add_argument("--torch", metavar="PYTHON", type=python_with_torch,
+                        default=default_torch(), help="a Python that has PyTorch")
     parser.add_argument("--no-accuracy", dest="accuracy", action="store_false",
                         help=f"leave out the error at {ACCURACY_COUNT:,} elements (1.6 GB)")
     return parser.parse_args(arguments)
+
+
+def positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return number
+
+
+def new_file(text: str) -> Path:
+    """Found out before the minutes of measuring, not after them."""
+    file = Path(text)
+    if file.is_dir() or not file.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{text}: no file can be written there")
+    return file
+
+
+def python_with_torch(text: str) -> Path:
+    try:
+        found = subprocess.run([text, "-c", "import torch"], stdout=subprocess.DEVNULL,
+                               stderr=subprocess.DEVNULL).returncode == 0
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{text}: {error.strerror}") from None
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text} cannot import torch; fix: {text} -m pip install "
+                                         "torch")
+    return Path(text)
 
 
 def print_markdown(file: Path) -> int:
@@ -180,4 +208,7 @@ def plot(result: dict, file: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 from unittest import mock
@@ -83,3 +84,20 @@ def test_ratios_are_times_over_the_native_layers():
 
 def test_the_readmes_table_is_that_of_the_figures():
     assert table.markdown(json.loads(FIGURES.read_text())) in (REPO / "README.md").read_text()
+
+
+@pytest.mark.parametrize("arguments, problem", [
+    (["--torch", "/no/python"], "/no/python: No such file or directory"),
+    (["--torch", "/bin/false"], "/bin/false cannot import torch; fix: "),
+    (["--json", "/no/folder/b.json"], "/no/folder/b.json: no file can be written there"),
+    (["--plot", "/tmp"], "/tmp: no file can be written there"),
+    (["--counts", "0"], "at least 1"),
+    (["--repetitions", "many"], "invalid positive value: 'many'"),
+    (["--markdown", "/no/b.json"], "/no/b.json: No such file or directory"),
+])
+def test_what_cannot_be_is_said_before_anything_is_measured(arguments, problem):
+    done = subprocess.run([sys.executable, str(REPO / "scripts" / "benchmark.py"), *arguments],
+                          capture_output=True, text=True)
+    assert done.returncode in (1, 2)
+    assert problem in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr and "compiling" not in done.stderr

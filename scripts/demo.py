@@ -15,6 +15,9 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
 from caffe_demo import engel  # noqa: E402
+from caffe_kit.diagnose import diagnose  # noqa: E402
+from caffe_kit.machine import probe  # noqa: E402
+from caffe_kit.make_config import makefile_config  # noqa: E402
 
 OUTPUT = HERE.parent / "build" / "demo"
 APPLY = [sys.executable, str(HERE / "apply_patch.py")]
@@ -75,12 +78,11 @@ def stock_pycaffe() -> dict[str, str]:
                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0:
             return environment
     tree = copied_tree("stock")
-    print(f"no pycaffe is built here: building one in {tree}", flush=True)
-    log = OUTPUT / "stock.log"
-    with log.open("wb") as file:
-        if subprocess.run(["make", "-C", str(tree), f"-j{os.cpu_count() or 1}", "pycaffe"],
-                          stdout=file, stderr=subprocess.STDOUT).returncode:
-            raise DemoFailed(f"make pycaffe failed in {tree}; fix: see {log}")
+    print(f"no pycaffe is built here: building one in {tree}, in minutes", flush=True)
+    config = tree / "Makefile.config"
+    if not config.exists():
+        config.write_text(makefile_config(probe()))
+    make_pycaffe(tree, OUTPUT / "stock.log")
     return dict(os.environ, PYTHONPATH=str(tree / "python"))
 
 
@@ -104,12 +106,17 @@ def patched_tree() -> Path:
     run([*APPLY, "apply", str(tree)])
     run([*APPLY, "runtest", "--quick", "--write-config", str(tree)])
     print("building pycaffe", flush=True)
-    log = OUTPUT / "pycaffe.log"
-    with log.open("wb") as file:
-        if subprocess.run(["make", "-C", str(tree), "pycaffe"], stdout=file,
-                          stderr=subprocess.STDOUT).returncode:
-            raise DemoFailed(f"make pycaffe failed in {tree}; fix: see {log}")
+    make_pycaffe(tree, OUTPUT / "pycaffe.log")
     return tree
+
+
+def make_pycaffe(tree: Path, log: Path) -> None:
+    command = ["make", "-C", str(tree), f"-j{os.cpu_count() or 1}", "pycaffe"]
+    with log.open("wb") as file:
+        failed = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT).returncode
+    if failed:
+        text = log.read_text("utf-8", "replace")
+        raise DemoFailed(str(diagnose(text, str(log), "make pycaffe")))
 
 
 def train(route: engel.Route, environment: dict[str, str], plugin: Path | None = None) -> dict:

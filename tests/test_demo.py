@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from caffe_demo import engel
+from patch_support import make_checkout
 
 REPO = Path(__file__).resolve().parent.parent
 
@@ -77,3 +79,21 @@ def test_what_a_user_may_get_wrong_is_one_line(arguments, environment, code, lin
                           env=dict(environment, PATH="/usr/bin:/bin", HOME="/tmp"),
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert (done.returncode, done.stdout) == (code, line + "\n")
+
+
+def test_a_caffe_that_does_not_compile_is_named_by_its_first_error(tmp_path):
+    source = make_checkout(tmp_path / "caffe")
+    header = source / "include/caffe/common.hpp"
+    header.write_text(header.read_text() + "#error spoiled\n")
+    line = header.read_text().count("\n")
+    hidden = tmp_path / "no_caffe"
+    hidden.mkdir()
+    (hidden / "caffe.py").write_text("raise ImportError\n")
+    done = subprocess.run([sys.executable, str(REPO / "scripts" / "demo.py"), "--quick"],
+                          env=dict(os.environ, PYTHONPATH=str(hidden), CAFFE_ROOT=str(source),
+                                   CAFFE_L1_WORK=str(tmp_path)),
+                          capture_output=True, text=True)
+    assert done.returncode == 1
+    assert f"include/caffe/common.hpp:{line}: error: #error spoiled; fix: see " in done.stderr
+    assert done.stderr.startswith("demo: ") and done.stderr.count("\n") == 1
+    assert not (source / "Makefile.config").exists()

@@ -22,7 +22,8 @@ from caffe_kit.make_config import makefile_config  # noqa: E402
 OUTPUT = HERE.parent / "build" / "demo"
 APPLY = [sys.executable, str(HERE / "apply_patch.py")]
 STAGES = 5
-NOT_COPIED = shutil.ignore_patterns(".git", ".build_*", "build", "distribute", "*.caffemodel")
+NOT_COPIED = shutil.ignore_patterns(".git", ".build_*", "build", "distribute", "_caffe.so",
+                                    "*.caffemodel")
 
 
 class DemoFailed(Exception):

@@ -77,6 +77,25 @@ def test_git_status_is_clean_in_a_patched_and_reverted_checkout(caffe):
     assert git("status", "--porcelain", "--untracked-files=all") == ""
 
 
+@pytest.mark.parametrize("verb", ["apply", "revert"])
+def test_what_was_built_before_is_named_with_what_to_do(caffe, verb):
+    if verb == "revert":
+        kit("apply", caffe)
+    (caffe / "build").mkdir()
+    (caffe / "build/CMakeCache.txt").write_text("")
+    (caffe / "python/caffe/_caffe.so").write_text("")
+    lines = kit(verb, caffe).out.splitlines()
+    assert f"run cmake again in {caffe / 'build'}: it lists sources only then" in lines
+    assert lines[-1] == (
+        "pycaffe was built before this, and crashes after the next make, which does not see it; "
+        "fix: make -W python/caffe/_caffe.cpp pycaffe")
+
+
+def test_nothing_is_said_of_a_pycaffe_that_cmake_made(caffe):
+    (caffe / "python/caffe/_caffe.so").symlink_to("../../build/lib/_caffe.so")
+    assert "pycaffe" not in kit("apply", caffe).out
+
+
 def test_apply_twice_is_fine_and_touches_nothing(caffe):
     kit("apply", caffe)
     before = snapshot(caffe)

@@ -17,16 +17,20 @@ from .progress import count_compiled
 from .tree import CaffeTree
 
 CONFIG = "Makefile.config"
+PYCAFFE = "python/caffe/_caffe.so"
+# make itself does not see that pycaffe includes caffe.pb.h; told that its source is new, it does.
+MAKE_PYCAFFE = ["make", "-W", "python/caffe/_caffe.cpp", "pycaffe"]
 ANSWER = "l1loss-kit: "
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One command; `dry` says what it would compile, without doing it."""
+    """One command; `dry` says what it would compile, without doing it; `why` is for the user."""
 
     title: str
     command: list[str]
     dry: list[str] | None = None
+    why: str = ""
 
 
 class MakeBuild:
@@ -60,6 +64,15 @@ class MakeBuild:
         """
         for target in ["proto", *([self.quick_binary] if quick else ["all", "test"])]:
             yield self.stage(target)
+        if self.pycaffe_is_older():
+            why = "making pycaffe again, which is older than caffe.pb.h"
+            yield Stage("make pycaffe", MAKE_PYCAFFE, why=why)
+
+    def pycaffe_is_older(self) -> bool:
+        """Whether it was built with the messages as they were before: it would crash."""
+        library = self.root / PYCAFFE
+        header = self.generated_header
+        return library.is_file() and library.stat().st_mtime < header.stat().st_mtime
 
     def stage(self, target: str) -> Stage:
         command = ["make", f"-j{self.jobs}", target]

@@ -141,6 +141,8 @@ def ending(code: int) -> str:
 
 
 def run_stage(stage: Stage, folder: Path, log: BinaryIO, log_path: Path) -> None:
+    if stage.why:
+        say(stage.why)
     total = files_to_compile(stage, folder)
     progress = Progress(stage.title, total)
     code = run(stage.command, folder, log, progress.line)

@@ -7,6 +7,7 @@ import contextlib
 from typing import Iterator
 
 from . import VERSION
+from .build import MAKE_PYCAFFE, PYCAFFE
 from .commit import commit, interrupted, recover
 from .errors import Refused
 from .naming import Naming, check_naming
@@ -71,6 +72,7 @@ def apply(options: argparse.Namespace, report: Report) -> None:
     where = f'type: "{report.type_name}", {report.field_name} = {report.field_id}'
     report.messages.append(f"applied: {counted(plan)} ({where})")
     note_cmake(tree, report)
+    note_pycaffe(tree, report)
 
 
 def planned_apply(
@@ -105,6 +107,7 @@ def revert(options: argparse.Namespace, report: Report) -> None:
     report.messages += plan.notes
     report.messages.append(f"reverted: {counted(plan)}")
     note_cmake(tree, report)
+    note_pycaffe(tree, report)
 
 
 def planned_revert(
@@ -176,3 +179,13 @@ def note_cmake(tree: CaffeTree, report: Report) -> None:
     for folder in (tree.root, tree.root / "build"):
         if (folder / "CMakeCache.txt").is_file():
             report.messages.append(f"run cmake again in {folder}: it lists sources only then")
+
+
+def note_pycaffe(tree: CaffeTree, report: Report) -> None:
+    """One that CMake built is a link here, and made anew in time."""
+    library = tree.path(PYCAFFE)
+    if library.is_file() and not library.is_symlink():
+        report.messages.append(
+            "pycaffe was built before this, and crashes after the next make, which does not see "
+            f"it; fix: {' '.join(MAKE_PYCAFFE)}"
+        )

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from caffe_kit import commit, payload, plan
+from caffe_kit.errors import Refused
+from caffe_kit.store import Store
 from patch_support import (
     PROTO,
     SCRIPT,
@@ -367,6 +372,28 @@ def test_of_six_runs_at_once_one_works_and_the_others_say_so(caffe):
     for (_, err), code in results:
         assert code == 0 or (code == 1 and b"another apply_patch.py is at work" in err), err
     assert kit("status", caffe).code == 0
+
+
+def test_first_runs_at_once_make_the_kits_folder_together(tmp_path):
+    """Before any of them has the lock, which lies in it."""
+    roots = [tmp_path / str(number) for number in range(50)]
+    start = threading.Barrier(6, timeout=10)
+
+    def run(_):
+        got = 0
+        for root in roots:
+            store = Store(root)
+            start.wait()
+            store.create()
+            with contextlib.suppress(Refused), store.locked():
+                got += 1
+        return got
+
+    for root in roots:
+        root.mkdir()
+    with ThreadPoolExecutor(6) as pool:
+        assert sum(pool.map(run, range(6))) >= len(roots)
+    assert all((root / STATE / ".gitignore").read_bytes() == b"*\n" for root in roots)
 
 
 def test_a_run_that_holds_the_lock_makes_the_others_say_so(caffe):

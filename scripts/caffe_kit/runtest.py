@@ -90,7 +90,8 @@ def require_applied(options: argparse.Namespace, report: Report) -> None:
 def default_log(tree: CaffeTree) -> Path:
     store = Store(tree.root)
     store.create()
-    return store.folder / "runtest.log"
+    with store.locked():
+        return store.folder / "runtest.log"
 
 
 def cores() -> int:

@@ -42,14 +42,12 @@ class Store:
         return self.folder.is_dir()
 
     def create(self) -> None:
+        """What the lock lies in; another run may do the same just now."""
         owner = owner_of(self.root)
         for folder in (self.folder, self.blobs):
             if not folder.is_dir():
-                folder.mkdir()
+                folder.mkdir(exist_ok=True)
                 give(folder, owner)
-        ignore = self.folder / ".gitignore"
-        if not ignore.exists():
-            self.put(ignore, b"*\n")
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -66,6 +64,9 @@ class Store:
                     "wait until it has ended, then run this again",
                     FOLDER,
                 ) from None
+            ignore = self.folder / ".gitignore"
+            if not ignore.exists():
+                self.put(ignore, b"*\n")
             yield
         finally:
             os.close(handle)

@@ -88,10 +88,13 @@ def _text(argument: object) -> object:
     return argument if isinstance(argument, (str, bytes, os.PathLike)) else str(argument)
 
 
+BUILT = shutil.ignore_patterns("_caffe.so", "*.pb.h", "*.pb.cc", "*_pb2.py", "__pycache__")
+
+
 def make_checkout(folder: Path) -> Path:
     """Caffe's sources as a checkout has them, without examples, models and documents."""
     for name in ("include", "src", "cmake", "python", "tools", "examples/cpp_classification"):
-        shutil.copytree(str(CAFFE / name), str(folder / name))
+        shutil.copytree(str(CAFFE / name), str(folder / name), ignore=BUILT)
     for name in ("Makefile", "Makefile.config.example", "CMakeLists.txt", ".gitignore"):
         shutil.copy2(str(CAFFE / name), str(folder / name))
     return folder

@@ -101,7 +101,8 @@ fi
 
 run=(scripts/sandbox.sh run)
 if [ -n "${CAFFE_ROOT-}" ]; then
-  run=(env PYTHONPATH="$CAFFE_ROOT/python${PYTHONPATH:+:$PYTHONPATH}")
+  run=(env PATH="$CAFFE_ROOT/build/tools:$PATH"
+    PYTHONPATH="$CAFFE_ROOT/python${PYTHONPATH:+:$PYTHONPATH}")
   for module in caffe numpy google.protobuf pytest hypothesis scipy matplotlib tqdm; do
     "${run[@]}" python3 -c "import $module" 2>/dev/null || {
       say "your python3 has no $module; fix: install it there (caffe: make pycaffe in CAFFE_ROOT)," \
@@ -109,5 +110,9 @@ if [ -n "${CAFFE_ROOT-}" ]; then
       exit 1
     }
   done
+  "${run[@]}" sh -c 'command -v caffe' >/dev/null || {
+    say "$CAFFE_ROOT/build/tools has no caffe; fix: make tools there, or leave CAFFE_ROOT unset"
+    exit 1
+  }
 fi
 "${run[@]}" python3 -m pytest -p no:cacheprovider "$@"

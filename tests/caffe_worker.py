@@ -16,14 +16,13 @@ from pathlib import Path
 
 def run_in(python_path: list, jobs: list, plugin: str = "") -> list:
     """The results of jobs, run by a process of its own with that PYTHONPATH."""
-    import os
+    from environment import seeing
     with tempfile.TemporaryDirectory() as folder:
         paths = [str(Path(folder) / name) for name in ("jobs", "results")]
         Path(paths[0]).write_bytes(pickle.dumps(jobs))
-        environment = dict(os.environ, PYTHONPATH=os.pathsep.join(map(str, python_path)),
-                           GLOG_minloglevel="2")
         process = subprocess.run(
-            [sys.executable, __file__, *paths] + [plugin] * bool(plugin), env=environment,
+            [sys.executable, __file__, *paths] + [plugin] * bool(plugin),
+            env=seeing(*python_path, GLOG_minloglevel="2"),
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         assert process.returncode == 0, process.stdout[-3000:]
         return pickle.loads(Path(paths[1]).read_bytes())

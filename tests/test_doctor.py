@@ -15,6 +15,7 @@ from caffe_doctor import ask
 from caffe_doctor.finding import LACKS, OK, Finding, judge
 from caffe_kit import VERSION
 from caffe_plugin import installed
+from environment import seeing
 
 REPO = Path(__file__).resolve().parent.parent
 DOCTOR = [sys.executable, str(REPO / "scripts" / "doctor.py")]
@@ -27,7 +28,7 @@ ROUTES = ["python", "native", "plugin"]
 def doctor(*arguments: object, path: str = PYTHON_LAYER, **environment: str) -> SimpleNamespace:
     """The doctor's lines by what they are about, `ok`, `lacks` or `note` and the text."""
     done = subprocess.run([*DOCTOR, *map(str, arguments)], capture_output=True, text=True,
-                          env=dict(os.environ, PYTHONPATH=before_others(path), **environment))
+                          env=seeing(path, **environment))
     assert done.stderr == "", done.stderr
     findings, routes = done.stdout.split("\n\n")
     lines = {}
@@ -37,11 +38,6 @@ def doctor(*arguments: object, path: str = PYTHON_LAYER, **environment: str) -> 
         lines.setdefault(name, SimpleNamespace(state=state, text=text))
     said = dict(line.split(": ", 1) for line in routes.splitlines())
     return SimpleNamespace(code=done.returncode, lines=lines, routes=said)
-
-
-def before_others(path: str) -> str:
-    """With these folders first; the user's own pycaffe may be on PYTHONPATH."""
-    return os.pathsep.join(filter(None, [path, os.environ.get("PYTHONPATH")]))
 
 
 def write_module(folder: Path, text: str) -> str:
@@ -80,7 +76,7 @@ def test_what_it_says_of_it_is_true():
 def test_json_says_the_same(caffe_source):
     said = doctor(caffe_source)
     done = subprocess.run([*DOCTOR, "--json", str(caffe_source)], stdout=subprocess.PIPE,
-                          env=dict(os.environ, PYTHONPATH=before_others(PYTHON_LAYER)))
+                          env=seeing(PYTHON_LAYER))
     told = json.loads(done.stdout.decode())
     assert [finding["name"] for finding in told["findings"]] == NAMES
     for finding in told["findings"]:
@@ -194,8 +190,10 @@ def test_a_protoc_that_does_not_fit_the_headers(tmp_path, edit, age):
 
 
 def test_a_caffe_that_runs_on_another_protobuf(tmp_path):
-    library = installed.find().library.read_bytes()
+    caffe = installed.find()
+    library = caffe.library.read_bytes()
     [ours] = re.findall(rb"\0(libprotobuf\.so\.\d\d)\0", library)
+    (tmp_path / "include").symlink_to(caffe.include)
     (tmp_path / "lib").mkdir()
     (tmp_path / "lib" / "libcaffe.so").write_bytes(library.replace(ours, b"libprotobuf.so.99"))
     said = doctor(CAFFE_ROOT=str(tmp_path))

@@ -7,7 +7,6 @@ by their number. So this is what several GPUs make of it, too, each with a batch
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import numpy as np
 import pytest
 from caffe_route.layer import ROUTES
 from caffe_route.switch import switch
+from environment import seeing
 from route_caffes import caffes
 
 N, FEATURES, OUTPUTS, PARTS, RATE = 16, 4, 2, 4, 0.1
@@ -118,7 +118,7 @@ def updates(work, native_caffe, tmp_path_factory) -> dict:
         pickled.write_bytes(pickle.dumps((solvers, data)))
         done = subprocess.run(
             [sys.executable, "-c", RUN, str(pickled), caffe.plugin], capture_output=True, text=True,
-            env=dict(os.environ, PYTHONPATH=os.pathsep.join(map(str, caffe.python_path))))
+            env=seeing(*caffe.python_path))
         assert done.returncode == 0, done.stderr[-3000:]
         results = pickle.loads(pickled.read_bytes())
         for number, name in enumerate(CASES):
@@ -201,6 +201,6 @@ def test_which_route_caffe_lets_several_gpus_train(route, of, makes, work, nativ
     done = subprocess.run(
         [sys.executable, "-c", TWO_SOLVERS, solver.replace(".solver", ".prototxt"), of,
          *[caffe.plugin] * bool(caffe.plugin)], capture_output=True, text=True,
-        env=dict(os.environ, PYTHONPATH=os.pathsep.join(map(str, caffe.python_path))))
+        env=seeing(*caffe.python_path))
     assert (done.returncode == 0 and "made" in done.stdout) == makes, done.stderr
     assert ("PythonLayer does not support CLI Multi-GPU, use train.py" in done.stderr) != makes

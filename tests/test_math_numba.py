@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from environment import seeing
 
 HERE = Path(__file__).resolve().parent
 # scripts/test.sh unpacks numba there; everywhere else in the tests it is missing.
@@ -18,9 +19,8 @@ SAME_TESTS = ["test_math.py", "test_math_properties.py", "test_python_layer.py"]
 def run_with_numba(*arguments: str) -> subprocess.CompletedProcess:
     if sys.version_info[:2] != (3, 9) or not (NUMBA / "numba").is_dir():
         pytest.skip(f"no numba in {NUMBA}; scripts/test.sh unpacks it there, for Python 3.9")
-    path = [str(NUMBA), str(HERE.parent / "python_layer"), os.environ.get("PYTHONPATH", "")]
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False,
-                          env=dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, path))))
+                          env=seeing(NUMBA, HERE.parent / "python_layer"))
 
 
 def test_numba_is_taken_where_it_can_be_imported_and_only_there():

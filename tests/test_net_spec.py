@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from caffe_route.layer import ROUTES
 from caffe_route.switch import switch
 from caffe_worker import run_in
+from environment import seeing
 from route_caffes import caffes
 
 REPO = Path(__file__).resolve().parent.parent
@@ -50,8 +50,7 @@ print(json.dumps([written(sys.argv[1], case) for case in json.loads(sys.argv[2])
 
 
 def in_caffe(python_path: list, *arguments: str) -> subprocess.CompletedProcess:
-    environment = dict(os.environ, PYTHONPATH=os.pathsep.join(map(str, python_path)))
-    return subprocess.run([sys.executable, *arguments], env=environment, text=True,
+    return subprocess.run([sys.executable, *arguments], env=seeing(*python_path), text=True,
                           capture_output=True)
 
 

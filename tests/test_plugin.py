@@ -16,6 +16,7 @@ import pytest
 from caffe_kit.errors import Refused
 from caffe_plugin import build, descriptor, installed
 from caffe_worker import run_in
+from environment import seeing
 from test_routes_agree import cases, grown, net, relative_error
 
 REPO = Path(__file__).resolve().parent.parent
@@ -45,10 +46,8 @@ def run(command: list, **kwargs) -> SimpleNamespace:
 
 def in_stock_caffe(script: str, python_path: tuple = (), **environment: str) -> SimpleNamespace:
     """A Python program in a process of its own, since a plugin is never unloaded."""
-    paths = os.pathsep.join(map(str, [*python_path, REPO / "python_layer",
-                                      os.environ.get("PYTHONPATH", "")]))
     return run([sys.executable, "-c", script],
-               env=dict(os.environ, PYTHONPATH=paths, GLOG_minloglevel="1", **environment))
+               env=seeing(*python_path, REPO / "python_layer", GLOG_minloglevel="1", **environment))
 
 
 @pytest.fixture(scope="session")
@@ -251,7 +250,8 @@ def test_without_a_tool(tmp_path, missing, package):
 
 def test_without_binutils(tmp_path):
     line = failure(["-o", str(tmp_path / "x.so")], PATH=only(tmp_path, "g++", "protoc"))
-    assert line == "ldd is not on PATH; fix: apt-get install g++ binutils"
+    assert line in [f"{tool} is not on PATH; fix: apt-get install g++ binutils"
+                    for tool in ("ldd", "nm")]
 
 
 def test_into_a_folder_that_is_not_there(tmp_path):
@@ -292,13 +292,14 @@ def test_with_a_protoc_that_does_not_fit_the_headers(tmp_path, edit, age):
 def root(tmp_path) -> Path:
     """A folder that a Caffe was installed into, for CAFFE_ROOT."""
     (tmp_path / "prefix" / "lib").mkdir(parents=True)
+    (tmp_path / "prefix" / "include").symlink_to(installed.find().include)
     return tmp_path / "prefix"
 
 
 def refused(root: Path) -> str:
     line = failure(["-o", str(root / "x.so")], CAFFE_ROOT=str(root))
     assert line.startswith(f"{root}/lib/libcaffe.") and "; fix: " in line
-    assert os.listdir(root) == ["lib"]
+    assert sorted(os.listdir(root)) == ["include", "lib"]
     return line
 
 
@@ -312,7 +313,7 @@ def test_a_pycaffe_that_caffe_is_linked_into_statically(tmp_path):
     (tmp_path / "caffe").mkdir()
     (tmp_path / "caffe" / "__init__.py").write_text(
         "import sys, _ctypes\n_caffe = sys.modules['caffe._caffe'] = _ctypes\n")
-    line = failure(["-o", str(tmp_path / "x.so")], PYTHONPATH=str(tmp_path))
+    line = failure(["-o", str(tmp_path / "x.so")], PYTHONPATH=str(tmp_path), CAFFE_ROOT="")
     assert line.startswith(f"{_ctypes.__file__}: this Caffe has no libcaffe.so: it is linked stat")
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from environment import seeing
 
 REPO = Path(__file__).resolve().parent.parent
 NETS = sorted(path for path in REPO.rglob("*.prototxt")
@@ -46,8 +46,7 @@ def trained(nets: list, python_path: list, plugin: str = "") -> dict:
     """The loss of each net in its first and in its last five of 100 steps."""
     done = subprocess.run(
         [sys.executable, "-c", TRAIN, plugin, *map(str, nets)], text=True,
-        capture_output=True, env=dict(os.environ, GLOG_minloglevel="2",
-                                      PYTHONPATH=os.pathsep.join(map(str, python_path))))
+        capture_output=True, env=seeing(*python_path, GLOG_minloglevel="2"))
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -108,7 +107,7 @@ def test_the_routes_of_a_net_differ_in_one_layer(name, native_caffe):
     assert len(paths) >= 2
     done = subprocess.run([sys.executable, "-c", SHOW, *map(str, paths)], text=True,
                           stdout=subprocess.PIPE, check=True,
-                          env=dict(os.environ, PYTHONPATH=str(native_caffe)))
+                          env=seeing(native_caffe))
     nets = [json.loads(line) for line in done.stdout.splitlines()]
     for net in nets[1:]:
         assert len(net) == len(nets[0])

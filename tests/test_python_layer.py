@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import warnings
 from pathlib import Path
@@ -12,6 +11,7 @@ import caffe
 import numpy as np
 import oracle
 import pytest
+from environment import seeing
 
 PYTHON_LAYER = Path(__file__).resolve().parent.parent / "python_layer"
 REDUCTIONS = ["BATCHMEAN", "MEAN", "SUM", "VALID_MEAN", "WEIGHTED_MEAN", "NONE"]
@@ -303,8 +303,7 @@ def test_an_error_is_shown_where_no_python_program_would_show_it(tmp_path):
     net, solver = tmp_path / "net.prototxt", tmp_path / "solver.prototxt"
     net.write_text(input_layer("x", (2, 3)) + input_layer("y", (3, 2)) + loss_layer("xy"))
     solver.write_text(f'net: "{net}" base_lr: 0.1 lr_policy: "fixed" max_iter: 1')
-    environment = {**os.environ, "PYTHONPATH": str(PYTHON_LAYER)}
-    result = subprocess.run(["caffe", "train", "-solver", str(solver)], env=environment,
+    result = subprocess.run(["caffe", "train", "-solver", str(solver)], env=seeing(PYTHON_LAYER),
                             stderr=subprocess.PIPE, text=True, check=False)
     assert result.returncode != 0
     line = "L1LossLayer: predictions (2, 3) and targets (3, 2) do not match; fix: "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import subprocess
 import sys
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 from caffe_route.layer import ROUTES
 from caffe_route.switch import switch
+from environment import seeing
 from route_caffes import caffes
 
 REPO = Path(__file__).resolve().parent.parent
@@ -94,7 +94,7 @@ def results(work, native_caffe, tmp_path_factory) -> dict:
         job.write_bytes(pickle.dumps(paths))
         done = subprocess.run(
             [sys.executable, "-c", RUN, str(job), caffe.plugin], capture_output=True, text=True,
-            env=dict(os.environ, PYTHONPATH=os.pathsep.join(map(str, caffe.python_path))))
+            env=seeing(*caffe.python_path))
         assert done.returncode == 0, done.stderr[-3000:]
         found[route] = pickle.loads(job.read_bytes())
     return found

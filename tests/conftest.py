@@ -42,6 +42,14 @@ def work() -> Path:
 
 
 @pytest.fixture(scope="session")
+def python27() -> str:
+    """The program; the sandbox has it, a machine of today often has not."""
+    if not shutil.which("python2.7"):
+        pytest.skip("no python2.7 here; leave CAFFE_ROOT unset")
+    return "python2.7"
+
+
+@pytest.fixture(scope="session")
 def caffe_source() -> Path:
     """The source of a Caffe nobody patched; it is not to be written to."""
     root = os.environ.get("CAFFE_ROOT")

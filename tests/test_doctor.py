@@ -213,8 +213,8 @@ def test_a_python_that_is_not_there():
     assert said.routes["python"] == "lacks pycaffe"
 
 
-def test_another_python_is_asked_and_not_this_one():
-    said = doctor("--python", "python2.7")
+def test_another_python_is_asked_and_not_this_one(python27):
+    said = doctor("--python", python27)
     assert "(Python 2.7." in said.lines["pycaffe"].text
     assert "ImportError: No module named caffe" in said.lines["pycaffe"].text
 

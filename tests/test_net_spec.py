@@ -116,9 +116,3 @@ def test_what_is_wrong_is_said_at_once(arguments, message):
               f"try: l1_loss(x, x, {arguments})\nexcept ValueError as error: print(error)")
     done = in_caffe([REPO / "python_layer"], "-c", script)
     assert message in done.stdout, done.stderr
-
-
-def test_it_is_python_2_as_well(tmp_path):
-    script = ("import sys; compile(open(sys.argv[1]).read(), sys.argv[1], 'exec')")
-    source = str(REPO / "python_layer" / "l1_loss_net_spec.py")
-    subprocess.run(["python2.7", "-c", script, source], check=True)

@@ -4,7 +4,7 @@
 #   scripts/test.sh                      everything, about half an hour on 2 cores
 #   scripts/test.sh --sanitize           the native layer under sanitizers and valgrind alone
 #   scripts/test.sh tests/test_math.py   what pytest is to run; any of its arguments
-#   CAFFE_ROOT=/path scripts/test.sh     with your own checkout of Caffe and your own Python
+#   CAFFE_ROOT=/path scripts/test.sh     with your own built checkout of Caffe and your own Python
 #
 # With CI=true everything is set up anew, in a cache folder of this run's own, and a skipped test
 # is a failed one.

@@ -86,10 +86,10 @@ struct L1LossBroadcast {
     }
     return result;
   }
-  /// @brief Whether n elements of the predictions have the same factor.
-  bool uniform(int begin, int n) const {
+  /// @brief How many elements, from number i on, have the same factor.
+  int run(const int i) const {
     const int length = size[axes - 1];
-    return stride[axes - 1] == 0 && begin % length + n <= length;
+    return stride[axes - 1] == 0 ? length - i % length : 1;
   }
   /// @brief Whether there is one factor for each element, in the same order.
   L1_LOSS_HOST_DEVICE bool identity() const {

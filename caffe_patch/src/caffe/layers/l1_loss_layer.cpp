@@ -1,6 +1,6 @@
 #include <algorithm>
 #include <cmath>
-#include <limits>
+#include <cstring>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -16,17 +16,11 @@
 #include <emmintrin.h>
 #endif
 
-// GCC vectorises at -O3 only, and Caffe's Makefile compiles with -O2.
-#if defined(__GNUC__) && !defined(__clang__)
-#define L1_LOSS_VECTORISE __attribute__((optimize("O3")))
+// What makes one loop of the parts that its body is put together from.
+#ifdef __GNUC__
+#define L1_LOSS_INLINE inline __attribute__((always_inline))
 #else
-#define L1_LOSS_VECTORISE
-#endif
-
-#ifdef _MSC_VER
-#define L1_LOSS_RESTRICT __restrict
-#else
-#define L1_LOSS_RESTRICT __restrict__
+#define L1_LOSS_INLINE inline
 #endif
 
 namespace caffe {
@@ -189,209 +183,311 @@ L1LossBroadcast MakeBroadcast(const vector<int>& small,
   return map;
 }
 
-// ---- Blocks of elements -----------------------------------------------------
+// ---- Packs of elements ------------------------------------------------------
 //
-// The layer goes through its inputs once, in blocks that stay in the first
-// level cache while the functions below take their turns at them.
-
-const int kBlock = 512;
-
-// From this size on, what is written will not be read before it has left the
-// caches, so that reading it into them first would be wasted.
-const size_t kStreamBytes = 8 << 20;
+// Caffe's Makefile compiles with -O2, where GCC before 12 vectorises nothing of
+// itself. What is written in vector types it always does; clang knows them too.
+// What is left at an end goes one by one, and everything does under another
+// compiler: an element is a pack of one.
 
 template <typename Dtype>
-L1_LOSS_VECTORISE void Fill(const int n, const Dtype value, Dtype* out) {
-  for (int i = 0; i < n; ++i) { out[i] = value; }
-}
-
-// g = a sign(x - y); x - y itself stands for the sign of 0 and of NaN. Asked
-// in this order, it takes three quarters of the time.
-template <typename Dtype>
-L1_LOSS_VECTORISE void Sign(const int n, const Dtype a,
-    const Dtype* L1_LOSS_RESTRICT x, const Dtype* L1_LOSS_RESTRICT y,
-    Dtype* L1_LOSS_RESTRICT g) {
-  for (int i = 0; i < n; ++i) {
-    const Dtype difference = x[i] - y[i];
-    const Dtype signed_a = difference < 0 ? -a : a;
-    g[i] = std::fabs(difference) > 0 ? signed_a : difference;
+struct One {
+  typedef Dtype Pack;
+  typedef bool Mask;
+  static const int kCount = 1;
+  static Pack All(const Dtype value) { return value; }
+  static Pack Load(const Dtype* from) { return *from; }
+  static void Store(const Pack pack, Dtype* to) { *to = pack; }
+  static void Stream(const Pack pack, Dtype* to) { *to = pack; }
+  static void AddTo(const Pack pack, double* lanes) { *lanes += pack; }
+  static Pack Abs(const Pack pack) { return std::fabs(pack); }
+  /// @brief pack, with its sign changed where that of the other is minus.
+  static Pack Flip(const Pack pack, const Pack other) {
+    return other < 0 ? -pack : pack;
   }
-}
+  static Pack Select(const Mask mask, const Pack yes, const Pack no) {
+    return mask ? yes : no;
+  }
+};
+
+#if defined(__GNUC__) && !defined(__INTEL_COMPILER)
+
+template <typename Dtype> struct PackTypes;
+
+template <>
+struct PackTypes<float> {
+  typedef float Pack __attribute__((vector_size(16)));
+  typedef int Mask __attribute__((vector_size(16)));
+  static Pack All(const float a) {
+    const Pack pack = {a, a, a, a};
+    return pack;
+  }
+  static void AddTo(const Pack pack, double* lanes) {
+    lanes[0] += pack[0];
+    lanes[1] += pack[1];
+    lanes[2] += pack[2];
+    lanes[3] += pack[3];
+  }
+};
+
+template <>
+struct PackTypes<double> {
+  typedef double Pack __attribute__((vector_size(16)));
+  typedef int64_t Mask __attribute__((vector_size(16)));
+  static Pack All(const double a) {
+    const Pack pack = {a, a};
+    return pack;
+  }
+  static void AddTo(const Pack pack, double* lanes) {
+    lanes[0] += pack[0];
+    lanes[1] += pack[1];
+  }
+};
+
+// A mask has all bits of an element set, or none.
+template <typename Dtype>
+struct Many : PackTypes<Dtype> {
+  typedef typename PackTypes<Dtype>::Pack Pack;
+  typedef typename PackTypes<Dtype>::Mask Mask;
+  static const int kCount = 16 / sizeof(Dtype);
+  static Pack Load(const Dtype* from) {
+    Pack pack;
+    memcpy(&pack, from, sizeof(pack));  // NOLINT(caffe/alt_fn)
+    return pack;
+  }
+  static void Store(const Pack pack, Dtype* to) {
+    memcpy(to, &pack, sizeof(pack));  // NOLINT(caffe/alt_fn)
+  }
+  // Past the caches; the place must be a multiple of 16.
+  static void Stream(const Pack pack, Dtype* to) {
+#ifdef __SSE2__
+    _mm_stream_si128(reinterpret_cast<__m128i*>(to), __m128i(pack));
+#else
+    Store(pack, to);
+#endif
+  }
+  static Mask SignBits() { return Mask(Many::All(Dtype(-0.))); }
+  static Pack Abs(const Pack pack) { return Pack(Mask(pack) & ~SignBits()); }
+  static Pack Flip(const Pack pack, const Pack other) {
+    return Pack(Mask(pack) ^ (Mask(other) & SignBits()));
+  }
+  static Pack Select(const Mask mask, const Pack yes, const Pack no) {
+    return Pack((Mask(yes) & mask) | (Mask(no) & ~mask));
+  }
+};
+
+#else
+
+template <typename Dtype> struct Many : One<Dtype> {};
+
+#endif  // __GNUC__
+
+// ---- Terms ------------------------------------------------------------------
+//
+// What is computed for the elements of a block, from number i on.
 
 template <typename Dtype>
-L1_LOSS_VECTORISE void Multiply(const int n, const Dtype* L1_LOSS_RESTRICT w,
-    Dtype* L1_LOSS_RESTRICT e) {
-  for (int i = 0; i < n; ++i) { e[i] *= w[i]; }
-}
-
-// e = 0 where the target is ignored.
-template <typename Dtype>
-L1_LOSS_VECTORISE void Select(const int n, const L1LossIgnore<Dtype>& ignore,
-    const Dtype* L1_LOSS_RESTRICT y, Dtype* L1_LOSS_RESTRICT e) {
-  const Dtype label = ignore.label_value;
-  if (ignore.label) {
-    for (int i = 0; i < n; ++i) { e[i] = y[i] == label ? Dtype(0) : e[i]; }
+struct Value {  // of each element, or with a mask of 0 one of all
+  const Dtype* value;
+  int mask;
+  template <typename P>
+  L1_LOSS_INLINE typename P::Pack at(const int i) const {
+    return P::Load(value + (i & mask));
   }
-  if (ignore.nonfinite) {
-    for (int i = 0; i < n; ++i) {
-      e[i] = y[i] - y[i] == Dtype(0) ? e[i] : Dtype(0);
-    }
-  }
-}
-
-template <typename Dtype>
-L1_LOSS_VECTORISE int CountIgnored(const int n,
-    const L1LossIgnore<Dtype>& ignore, const Dtype* y) {
-  // NaN is equal to nothing.
-  const Dtype label = ignore.label ? ignore.label_value
-      : std::numeric_limits<Dtype>::quiet_NaN();
-  int count = 0;
-  if (ignore.nonfinite) {
-    for (int i = 0; i < n; ++i) {
-      count += (y[i] == label) | !(y[i] - y[i] == Dtype(0));
-    }
-  } else {
-    for (int i = 0; i < n; ++i) { count += y[i] == label; }
-  }
-  return count;
-}
-
-// What each element i of a block adds to the loss, or to a divisor that counts.
+};
 
 template <typename Dtype>
 struct Loss {
   const Dtype* x;
   const Dtype* y;
-  inline Dtype operator()(const int i) const { return std::fabs(x[i] - y[i]); }
+  template <typename P>
+  L1_LOSS_INLINE typename P::Pack at(const int i) const {
+    return P::Abs(P::Load(x + i) - P::Load(y + i));
+  }
 };
 
+// a sign(x - y); x - y itself stands for the sign of 0 and of NaN.
 template <typename Dtype>
-struct ScaledLoss {
+struct Sign {
   const Dtype* x;
   const Dtype* y;
-  Dtype w;
-  inline Dtype operator()(const int i) const {
-    return w * std::fabs(x[i] - y[i]);
+  Dtype a;
+  template <typename P>
+  L1_LOSS_INLINE typename P::Pack at(const int i) const {
+    const typename P::Pack difference = P::Load(x + i) - P::Load(y + i);
+    const typename P::Mask has_sign(P::Abs(difference) > P::All(0));
+    return P::Select(has_sign, P::Flip(P::All(a), difference), difference);
   }
 };
 
-template <typename Dtype>
-struct Value {
-  const Dtype* value;
-  inline Dtype operator()(const int i) const { return value[i]; }
+template <typename A, typename B>
+struct Times {
+  A a;
+  B b;
+  template <typename P>
+  L1_LOSS_INLINE typename P::Pack at(const int i) const {
+    return a.template at<P>(i) * b.template at<P>(i);
+  }
 };
 
-template <typename Dtype>
-struct Product {
-  const Dtype* value;
-  const Dtype* factor;
-  inline Dtype operator()(const int i) const { return value[i] * factor[i]; }
+template <typename Term>
+struct OneWhereNotZero {
+  Term term;
+  template <typename P>
+  L1_LOSS_INLINE typename P::Pack at(const int i) const {
+    const typename P::Mask not_zero(term.template at<P>(i) != P::All(0));
+    return P::Select(not_zero, P::All(1), P::All(0));
+  }
 };
 
-template <typename Dtype>
-struct NonzeroValue {
-  const Dtype* value;
-  inline Dtype operator()(const int i) const { return value[i] != 0 ? 1 : 0; }
-};
-
-// The sum of term(0), ..., term(n - 1) in double. The lanes let it be
-// vectorised, and are as many as a cache line holds; in a lane eight terms are
-// added in pairs before they meet the double, which costs a relative error of
-// three roundings at the most.
 template <typename Dtype, typename Term>
-L1_LOSS_VECTORISE double Sum(const int n, const Term term) {
-  const int kLanes = 64 / sizeof(Dtype), kRun = 8 * kLanes;
-  double lane[kLanes] = {0}, sum = 0;
-  Dtype run[kLanes];
-  int i = 0;
-  for (; n - i >= kRun; i += kRun) {
-    for (int k = i; k < i + kLanes; ++k) {
-      run[k - i] = ((term(k) + term(k + kLanes))
-              + (term(k + 2 * kLanes) + term(k + 3 * kLanes)))
-          + ((term(k + 4 * kLanes) + term(k + 5 * kLanes))
-              + (term(k + 6 * kLanes) + term(k + 7 * kLanes)));
-    }
-    for (int k = 0; k < kLanes; ++k) { lane[k] += run[k]; }
-  }
-  for (; i < n; ++i) { sum += term(i); }
-  for (int k = 0; k < kLanes; ++k) { sum += lane[k]; }
-  if (sum - sum == 0) { return sum; }
-  // NaN, infinity, or eight terms that together left the range of Dtype.
-  sum = 0;
-  for (i = 0; i < n; ++i) { sum += term(i); }
-  return sum;
-}
-
-// What is done with the terms of a block: they are written down, or added up.
-
-template <typename Dtype>
-struct Write {
-  Dtype* e;
-  template <typename Term>
-  L1_LOSS_VECTORISE void operator()(const int n, const Term& terms) {
-    const Term term = terms;
-    Dtype* L1_LOSS_RESTRICT out = e;
-    for (int i = 0; i < n; ++i) { out[i] = term(i); }
+struct ZeroAtLabel {
+  Term term;
+  const Dtype* y;
+  Dtype label;
+  template <typename P>
+  L1_LOSS_INLINE typename P::Pack at(const int i) const {
+    const typename P::Mask kept(P::Load(y + i) != P::All(label));
+    return P::Select(kept, term.template at<P>(i), P::All(0));
   }
 };
 
+template <typename Dtype, typename Term>
+struct ZeroAtNonfinite {
+  Term term;
+  const Dtype* y;
+  template <typename P>
+  L1_LOSS_INLINE typename P::Pack at(const int i) const {
+    const typename P::Pack zero = P::Load(y + i) - P::Load(y + i);
+    const typename P::Mask kept(zero == P::All(0));
+    return P::Select(kept, term.template at<P>(i), P::All(0));
+  }
+};
+
+// ---- What is done with the terms of a block ---------------------------------
+
+template <int kTerms>
+struct Pairs {  // adds the terms of so many packs, from number i on, in pairs
+  template <typename P, typename Term>
+  static L1_LOSS_INLINE typename P::Pack Sum(const Term& term, const int i) {
+    return Pairs<kTerms / 2>::template Sum<P>(term, i)
+        + Pairs<kTerms / 2>::template Sum<P>(term, i + kTerms / 2 * P::kCount);
+  }
+};
+
+template <>
+struct Pairs<1> {
+  template <typename P, typename Term>
+  static L1_LOSS_INLINE typename P::Pack Sum(const Term& term, const int i) {
+    return term.template at<P>(i);
+  }
+};
+
+// Adds them up, in double. Sixteen meet in pairs before they meet the double,
+// which costs a relative error of four roundings at the most.
 template <typename Dtype>
 struct Add {
   double sum;
+
   template <typename Term>
-  void operator()(const int n, const Term& term) {
-    sum += Sum<Dtype>(n, term);
+  void operator()(const int n, const Term term) {
+    typedef Many<Dtype> P;
+    const int kRun = 16 * P::kCount;
+    double lanes[P::kCount] = {0}, added = 0;
+    int i = 0;
+    for (; n - i >= kRun; i += kRun) {
+      P::AddTo(Pairs<16>::template Sum<P>(term, i), lanes);
+    }
+    for (; n - i >= P::kCount; i += P::kCount) {
+      P::AddTo(term.template at<P>(i), lanes);
+    }
+    for (; i < n; ++i) { added += term.template at<One<Dtype> >(i); }
+    for (int k = 0; k < P::kCount; ++k) { added += lanes[k]; }
+    if (!(added - added == 0)) {
+      // NaN, infinity, or terms that together left the range of Dtype.
+      added = 0;
+      for (i = 0; i < n; ++i) { added += term.template at<One<Dtype> >(i); }
+    }
+    sum += added;
   }
 };
 
+// Writes them to out, and their negatives to minus if that is not NULL; past
+// the caches if stream is set, for which both must be multiples of 16.
 template <typename Dtype>
-L1_LOSS_VECTORISE void Negate(const int n, const Dtype* L1_LOSS_RESTRICT g,
-    Dtype* L1_LOSS_RESTRICT minus_g) {
-  for (int i = 0; i < n; ++i) { minus_g[i] = -g[i]; }
-}
+struct Write {
+  Dtype* out;
+  Dtype* minus;
+  bool stream;
 
-#ifdef __SSE2__
-inline __m128i SignBits(const float* g) {
-  return _mm_castps_si128(_mm_set1_ps(-0.f));
-}
-inline __m128i SignBits(const double* g) {
-  return _mm_castpd_si128(_mm_set1_pd(-0.));
-}
-#endif
-
-// Writes a block to plus, if it is not there already, and its negative to
-// minus, where these are not NULL; for a large blob past the caches.
-template <typename Dtype>
-void Store(const int n, const Dtype* g, const bool stream, Dtype* plus,
-    Dtype* minus) {
-#ifdef __SSE2__
-  const size_t places = reinterpret_cast<size_t>(plus)
-      | reinterpret_cast<size_t>(minus) | n * sizeof(Dtype);
-  if (stream && places % 16 == 0) {
-    const __m128i sign = SignBits(g);
-    for (int i = 0; i < n; i += 16 / sizeof(Dtype)) {
-      const __m128i block =
-          _mm_loadu_si128(reinterpret_cast<const __m128i*>(g + i));
-      if (plus) {
-        _mm_stream_si128(reinterpret_cast<__m128i*>(plus + i), block);
-      }
-      if (minus) {
-        _mm_stream_si128(reinterpret_cast<__m128i*>(minus + i),
-            _mm_xor_si128(block, sign));
-      }
-    }
-    return;
+  void advance(const int n) {
+    out += n;
+    if (minus) { minus += n; }
   }
-#endif
-  if (plus && plus != g) { std::copy(g, g + n, plus); }
-  if (minus) { Negate(n, g, minus); }
+  template <typename Term>
+  void operator()(const int n, const Term term) const {
+    typedef Many<Dtype> P;
+    const int i = stream ? Each<P, P::Stream>(0, n, term)
+        : Each<P, P::Store>(0, n, term);
+    Each<One<Dtype>, One<Dtype>::Store>(i, n, term);
+  }
+  template <typename P, void Put(typename P::Pack, Dtype*), typename Term>
+  int Each(int i, const int n, const Term term) const {
+    Dtype* const plus = out;
+    Dtype* const negative = minus;
+    for (; n - i >= P::kCount; i += P::kCount) {
+      const typename P::Pack pack = term.template at<P>(i);
+      Put(pack, plus + i);
+      if (negative) { Put(-pack, negative + i); }
+    }
+    return i;
+  }
+};
+
+// From this size on, what is written will not be read before it has left the
+// caches, so that reading it into them first would be wasted.
+const size_t kStreamBytes = 8 << 20;
+
+// A writer of so many elements.
+template <typename Dtype>
+Write<Dtype> MakeWrite(const int count, Dtype* out, Dtype* minus) {
+  const size_t places =
+      reinterpret_cast<size_t>(out) | reinterpret_cast<size_t>(minus);
+  const Write<Dtype> write = {out, minus,
+      count * sizeof(Dtype) >= kStreamBytes && places % 16 == 0};
+  return write;
 }
 
 // Lets other threads see what went past the caches.
-inline void FinishStores() {
+inline void FinishStream() {
 #ifdef __SSE2__
   _mm_sfence();
 #endif
+}
+
+// ---- Factors that are broadcast ---------------------------------------------
+//
+// The layer goes through its inputs once, in blocks. What is broadcast to them
+// is written down for a block, which stays in the first level cache.
+
+const int kBlock = 1024;
+
+// From this number on, elements of the same factor are a block of their own.
+const int kLongRun = 64;
+
+// The same factor for all elements; the buffer holds a pack.
+template <typename Dtype>
+Value<Dtype> Uniform(const Dtype factor, Dtype* buffer) {
+  std::fill(buffer, buffer + Many<Dtype>::kCount, factor);
+  const Value<Dtype> value = {buffer, 0};
+  return value;
+}
+
+template <typename Dtype>
+void Fill(const int n, const Dtype factor, Dtype* out) {
+  Dtype buffer[Many<Dtype>::kCount];
+  const Write<Dtype> write = {out, NULL, false};
+  write(n, Uniform(factor, buffer));
 }
 
 // Writes the factors of the elements begin, ..., begin + n - 1 one by one.
@@ -424,13 +520,20 @@ void Expand(const L1LossBroadcast& map, const Dtype* factor, int begin, int n,
   }
 }
 
-// The same, or where they lie one by one already.
+// The factors of the elements begin, ..., begin + n - 1; the buffer holds a
+// block.
 template <typename Dtype>
-const Dtype* Expanded(const L1LossBroadcast& map, const Dtype* factor,
+Value<Dtype> Factors(const L1LossBroadcast& map, const Dtype* factor,
     const int begin, const int n, Dtype* buffer) {
-  if (map.identity()) { return factor + begin; }
-  Expand(map, factor, begin, n, buffer);
-  return buffer;
+  if (map.run(begin) >= n) {
+    return Uniform(factor[map.index(begin)], buffer);
+  }
+  Value<Dtype> value = {factor + begin, -1};
+  if (!map.identity()) {
+    Expand(map, factor, begin, n, buffer);
+    value.value = buffer;
+  }
+  return value;
 }
 
 // ---- What the options make of the bottoms -----------------------------------
@@ -443,66 +546,73 @@ struct Inputs {
   L1LossBroadcast weight_map;
   L1LossIgnore<Dtype> ignore;
 
-  // Whether the functions below take a block at a time, or any number.
-  bool blocked() const { return w || ignore.any(); }
-  // The weights of the elements begin, ..., begin + n - 1, one by one.
-  const Dtype* weights(const int begin, const int n, Dtype* buffer) const {
-    return Expanded(weight_map, w, begin, n, buffer);
+  // How many elements from number begin on are taken at a time: no more than
+  // have the same weight, if these are many. Every block begins with a whole
+  // pack, so that it can be streamed.
+  int block(const int begin, const int count) const {
+    const int n = std::min(kBlock, count - begin);
+    const int run = w ? weight_map.run(begin) : n;
+    const bool apart = run >= kLongRun && run % Many<Dtype>::kCount == 0;
+    return apart ? std::min(n, run) : n;
+  }
+  // The weights of the elements begin, ..., begin + n - 1.
+  Value<Dtype> weights(const int begin, const int n, Dtype* buffer) const {
+    return w ? Factors(weight_map, w, begin, n, buffer)
+        : Uniform(Dtype(1), buffer);
   }
   // Does the action with e of the same elements.
   template <typename Action>
   void losses(const int begin, const int n, Action* action) const {
-    if (!w) {
-      const Loss<Dtype> e = {x + begin, y + begin};
-      return selected(begin, n, e, action);
-    }
-    if (weight_map.uniform(begin, n)) {
-      const ScaledLoss<Dtype> e = {x + begin, y + begin,
-          w[weight_map.index(begin)]};
-      return selected(begin, n, e, action);
-    }
-    // Memory is faster at two arrays, and then a third, than at three at once.
-    Dtype unweighted[kBlock], buffer[kBlock];
-    Write<Dtype> write = {unweighted};
     const Loss<Dtype> loss = {x + begin, y + begin};
-    write(n, loss);
-    const Product<Dtype> e = {unweighted, weights(begin, n, buffer)};
-    selected(begin, n, e, action);
+    if (!w) { return kept(begin, n, loss, action); }
+    Dtype buffer[kBlock];
+    const Times<Loss<Dtype>, Value<Dtype> > e = {loss,
+        weights(begin, n, buffer)};
+    kept(begin, n, e, action);
+  }
+  // Does it with a w sign(x - y), times the factors unless these are NULL.
+  template <typename Action>
+  void gradients(const int begin, const int n, const Dtype a,
+      const Value<Dtype>* factors, Action* action) const {
+    const Sign<Dtype> sign = {x + begin, y + begin, a};
+    if (!w && !factors) { return kept(begin, n, sign, action); }
+    Dtype buffer[kBlock];
+    const Times<Sign<Dtype>, Value<Dtype> > weighted = {sign,
+        weights(begin, n, buffer)};
+    if (!factors) { return kept(begin, n, weighted, action); }
+    const Times<Times<Sign<Dtype>, Value<Dtype> >, Value<Dtype> > product = {
+        weighted, *factors};
+    kept(begin, n, product, action);
   }
   // What the same elements add to a divisor that counts.
   double counted(const int begin, const int n, const bool sum_weights) const {
-    if (!w) { return n - CountIgnored(n, ignore, y + begin); }
     Add<Dtype> add = {0};
     Dtype buffer[kBlock];
-    if (sum_weights) {
-      const Value<Dtype> weight = {weights(begin, n, buffer)};
-      selected(begin, n, weight, &add);
+    const Value<Dtype> weight = weights(begin, n, buffer);
+    if (sum_weights || !w) {
+      kept(begin, n, weight, &add);
     } else {
-      const NonzeroValue<Dtype> weight = {weights(begin, n, buffer)};
-      selected(begin, n, weight, &add);
+      const OneWhereNotZero<Value<Dtype> > valid = {weight};
+      kept(begin, n, valid, &add);
     }
     return add.sum;
   }
+
   // Does the action with the terms, which are 0 where the target is ignored.
-  // They are written down for it, since GCC vectorises a selection only there.
   template <typename Term, typename Action>
-  void selected(const int begin, const int n, const Term& term,
+  void kept(const int begin, const int n, const Term& term,
       Action* action) const {
-    if (!ignore.any()) { return (*action)(n, term); }
-    Dtype buffer[kBlock];
-    Write<Dtype> write = {buffer};
-    write(n, term);
-    Select(n, ignore, y + begin, buffer);
-    const Value<Dtype> written = {buffer};
-    (*action)(n, written);
+    if (!ignore.label) { return finite(begin, n, term, action); }
+    const ZeroAtLabel<Dtype, Term> kept_term = {term, y + begin,
+        ignore.label_value};
+    finite(begin, n, kept_term, action);
   }
-  // Writes scale * sign(x - y) * w.
-  void gradients(const int begin, const int n, const Dtype scale,
-      Dtype* g) const {
-    Sign(n, scale, x + begin, y + begin, g);
-    if (!w) { return; }
-    Dtype buffer[kBlock];
-    Multiply(n, weights(begin, n, buffer), g);
+  template <typename Term, typename Action>
+  void finite(const int begin, const int n, const Term& term,
+      Action* action) const {
+    if (!ignore.nonfinite) { return (*action)(n, term); }
+    const ZeroAtNonfinite<Dtype, Term> finite_term = {term, y + begin};
+    (*action)(n, finite_term);
   }
 };
 
@@ -520,15 +630,13 @@ Inputs<Dtype> MakeInputs(const vector<Blob<Dtype>*>& bottom,
 
 template <typename Dtype>
 void WriteLosses(const Inputs<Dtype>& inputs, const int count, Dtype* top) {
-  const bool stream = count * sizeof(Dtype) >= kStreamBytes;
-  Dtype buffer[kBlock], *none = NULL;
+  Write<Dtype> write = MakeWrite<Dtype>(count, top, NULL);
   for (int begin = 0, n; begin < count; begin += n) {
-    n = std::min(kBlock, count - begin);
-    Write<Dtype> write = {stream ? buffer : top + begin};
+    n = inputs.block(begin, count);
     inputs.losses(begin, n, &write);
-    Store(n, write.e, stream, top + begin, none);
+    write.advance(n);
   }
-  FinishStores();
+  FinishStream();
 }
 
 // The means of e over rows of so many elements.
@@ -536,15 +644,15 @@ template <typename Dtype>
 void WriteRowMeans(const Inputs<Dtype>& inputs, const int count, const int row,
     Dtype* top) {
   Dtype e[kBlock];
+  const Write<Dtype> write = {e, NULL, false};
   Add<Dtype> add = {0};
   int left = row;  // of the row that is being summed
   for (int begin = 0, n; begin < count; begin += n) {
-    n = std::min(kBlock, count - begin);
-    Write<Dtype> write = {e};
+    n = inputs.block(begin, count);
     inputs.losses(begin, n, &write);
     for (int at = 0, part; at < n; at += part) {
       part = std::min(left, n - at);
-      const Value<Dtype> values = {e + at};
+      const Value<Dtype> values = {e + at, -1};
       add(part, values);
       left -= part;
       if (left == 0) {
@@ -676,14 +784,15 @@ void L1LossLayer<Dtype>::ForwardReduced_cpu(const vector<Blob<Dtype>*>& bottom,
   double counted = 0;
   if (count > 0) {
     const Inputs<Dtype> inputs = MakeInputs(bottom, weight_map_, ignore_);
-    const int block = counts() || inputs.blocked() ? kBlock : count;
     for (int begin = 0, n; begin < count; begin += n) {
-      n = std::min(block, count - begin);
-      inputs.losses(begin, n, &loss);
+      n = inputs.block(begin, count);
+      // In this order y or w comes from the memory now, and the rest below:
+      // that is faster than everything at once.
       if (counts()) {
         counted += inputs.counted(begin, n,
             options_.reduction() == L1LossParameter::WEIGHTED_MEAN);
       }
+      inputs.losses(begin, n, &loss);
     }
   }
   divisor_ = Divisor(*bottom[0], counted);
@@ -732,20 +841,19 @@ void L1LossLayer<Dtype>::Backward_cpu(const vector<Blob<Dtype>*>& top,
   const Dtype* top_diff = top[0]->cpu_diff();
   const Dtype scale = (reduced ? top_diff[0] : Dtype(1)) / divisor_;
   const Inputs<Dtype> inputs = MakeInputs(bottom, weight_map_, ignore_);
-  const bool stream = count * sizeof(Dtype) >= kStreamBytes;
-  Dtype gradients[kBlock], buffer[kBlock], *none = NULL;
+  // The gradient of the targets alone is written with the sign changed.
+  Write<Dtype> write = diff[0] ? MakeWrite(count, diff[0], diff[1])
+      : MakeWrite(count, diff[1], diff[0]);
+  const Dtype a = diff[0] ? scale : -scale;
   for (int begin = 0, n; begin < count; begin += n) {
-    n = std::min(kBlock, count - begin);
-    Dtype* g = diff[0] && !stream ? diff[0] + begin : gradients;
-    inputs.gradients(begin, n, scale, g);
-    if (!reduced) {
-      Multiply(n, Expanded(top_map_, top_diff, begin, n, buffer), g);
-    }
-    if (ignore_.any()) { Select(n, ignore_, inputs.y + begin, g); }
-    Store(n, g, stream, diff[0] ? diff[0] + begin : none,
-        diff[1] ? diff[1] + begin : none);
+    n = inputs.block(begin, count);
+    Dtype buffer[kBlock];
+    Value<Dtype> factors;
+    if (!reduced) { factors = Factors(top_map_, top_diff, begin, n, buffer); }
+    inputs.gradients(begin, n, a, reduced ? NULL : &factors, &write);
+    write.advance(n);
   }
-  FinishStores();
+  FinishStream();
 }
 
 #ifdef CPU_ONLY

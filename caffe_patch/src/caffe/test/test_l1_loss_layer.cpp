@@ -313,18 +313,35 @@ TYPED_TEST(L1LossLayerTest, TestManyElements) {
   this->CheckGradients();
 }
 
-// So large that gradients are written past the caches, and a little odd.
+// So large that gradients are written past the caches, and a little odd; rows
+// of one weight that end where a pack of elements does, and elsewhere; in the
+// end a diff in memory of the user's, which does not begin where a pack may.
 TYPED_TEST(L1LossLayerTest, TestLargeGradient) {
-  this->Fill(this->Shape(3, (8 << 20) / 4 / 3 + 101));
-  this->ForwardBackward(true, true);
-  int wrong = 0;
-  for (int i = 0; i < this->x_->count(); ++i) {
-    const double expected = this->x_->cpu_data()[i] > this->y_->cpu_data()[i]
-        ? kLossWeight / 3 : -kLossWeight / 3;
-    wrong += std::fabs(this->x_->cpu_diff()[i] - expected) > 1e-6;
-    wrong += std::fabs(this->y_->cpu_diff()[i] + expected) > 1e-6;
+  typedef typename TypeParam::Dtype Dtype;
+  const int count = (8 << 20) / 4 + 301;
+  const int rows[] = {count / 3, 100, 75, 100};
+  vector<Dtype> memory(count + 1);
+  this->Fill(this->Shape(3, count / 3));
+  this->SetReduction(L1LossParameter::SUM);
+  for (int k = 0; k < 4; ++k) {
+    if (k == 3) { this->x_->diff()->set_cpu_data(&memory[1]); }
+    const vector<int> shape = this->Shape(count / rows[k], rows[k]);
+    L1LossReshape(shape, this->x_);
+    L1LossReshape(shape, this->y_);
+    this->FillWeights(this->Shape(shape[0]));
+    this->ForwardBackward(true, true);
+    const Dtype* x = this->x_->cpu_data();
+    const Dtype* y = this->y_->cpu_data();
+    int wrong = 0;
+    for (int i = 0; i < this->x_->count(); ++i) {
+      const double weight = this->w_->cpu_data()[i / rows[k]];
+      const double expected = kLossWeight * weight * (x[i] > y[i] ? 1 : -1);
+      wrong += std::fabs(this->x_->cpu_diff()[i] - expected) > 1e-6;
+      wrong += std::fabs(this->y_->cpu_diff()[i] + expected) > 1e-6;
+    }
+    EXPECT_EQ(wrong, 0) << "rows of " << rows[k];
+    this->bottom_.pop_back();
   }
-  EXPECT_EQ(wrong, 0);
 }
 
 TYPED_TEST(L1LossLayerTest, TestSignOfZeroIsZero) {

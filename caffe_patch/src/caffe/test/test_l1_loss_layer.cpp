@@ -168,12 +168,17 @@ class L1LossLayerTest : public MultiDeviceTest<TypeParam> {
     return sum / ExpectedDivisor();
   }
 
-  // The gradient of element i of x, for a scalar top.
-  double ExpectedGradient(int i) const {
-    const double x = x_->cpu_data()[i], y = y_->cpu_data()[i];
-    const double sign = x > y ? 1 : (x < y ? -1 : 0);
-    if (Ignored(y_->cpu_data()[i])) { return 0; }
-    return kLossWeight * Weight(i) * sign / ExpectedDivisor();
+  // The gradient of each element of x, for a scalar top.
+  vector<double> ExpectedGradients() const {
+    const double divisor = ExpectedDivisor();
+    vector<double> gradients(x_->count());
+    for (int i = 0; i < x_->count(); ++i) {
+      const double x = x_->cpu_data()[i], y = y_->cpu_data()[i];
+      const double sign = x > y ? 1 : (x < y ? -1 : 0);
+      if (Ignored(y_->cpu_data()[i])) { continue; }
+      gradients[i] = kLossWeight * Weight(i) * sign / divisor;
+    }
+    return gradients;
   }
 
   void CheckLoss() {
@@ -185,10 +190,10 @@ class L1LossLayerTest : public MultiDeviceTest<TypeParam> {
 
   void CheckGradients() {
     ForwardBackward(true, true);
+    const vector<double> expected = ExpectedGradients();
     for (int i = 0; i < x_->count(); ++i) {
-      const double expected = ExpectedGradient(i);
-      EXPECT_NEAR(x_->cpu_diff()[i], expected, 1e-6) << "element " << i;
-      EXPECT_NEAR(y_->cpu_diff()[i], -expected, 1e-6) << "element " << i;
+      EXPECT_NEAR(x_->cpu_diff()[i], expected[i], 1e-6) << "element " << i;
+      EXPECT_NEAR(y_->cpu_diff()[i], -expected[i], 1e-6) << "element " << i;
     }
   }
 
@@ -273,11 +278,12 @@ TYPED_TEST(L1LossLayerTest, TestHandComputed) {
 }
 
 TYPED_TEST(L1LossLayerTest, TestGradientOfEitherBottomAlone) {
+  const vector<double> expected = this->ExpectedGradients();
   for (int i = 0; i < 2; ++i) {
     this->ForwardBackward(i == 0, i == 1);
     for (int j = 0; j < this->x_->count(); ++j) {
       EXPECT_NEAR(this->bottom_[i]->cpu_diff()[j],
-          (i ? -1 : 1) * this->ExpectedGradient(j), 1e-6);
+          (i ? -1 : 1) * expected[j], 1e-6);
       EXPECT_EQ(this->bottom_[1 - i]->cpu_diff()[j], this->kGarbage);
     }
   }
@@ -393,8 +399,9 @@ TYPED_TEST(L1LossLayerTest, TestBatchSizeChanges) {
     layer.Forward(this->bottom_, this->top_);
     EXPECT_NEAR(this->loss_->cpu_data()[0], this->ExpectedLoss(), 1e-4);
     layer.Backward(this->top_, this->PropagateDown(true, true), this->bottom_);
+    const vector<double> expected = this->ExpectedGradients();
     for (int j = 0; j < this->x_->count(); ++j) {
-      EXPECT_NEAR(this->x_->cpu_diff()[j], this->ExpectedGradient(j), 1e-6);
+      EXPECT_NEAR(this->x_->cpu_diff()[j], expected[j], 1e-6);
     }
   }
 }

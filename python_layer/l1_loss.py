@@ -46,6 +46,7 @@ except ImportError:
 # Elements. Large enough to drown the cost of a numpy call, small enough for the cache.
 BLOCK = 131072
 _WHOLE = ((),)
+INFINITY = float("inf")
 REDUCTIONS = ("BATCHMEAN", "MEAN", "SUM", "VALID_MEAN", "WEIGHTED_MEAN", "NONE")
 
 Options = namedtuple("Options", "reduction axis ignore_label ignore_nonfinite_target")
@@ -118,30 +119,53 @@ def prefix(error, who):
     error.args = ("%s: %s" % (who, error.args[0]),)
 
 
+class _Number(float):
+    """A number of a param_str, which knows how it was written."""
+
+    def __init__(self, text):
+        self.text = text
+
+
+class _Integer(_Number):
+    """One without fraction and exponent; a float, because it may have any number of digits."""
+
+
+numbers.Integral.register(_Integer)
+
+
+class _Object(tuple):
+    """The names and values of a JSON object, in order."""
+
+
 def read_options(param_str):
     """Return the Options of a param_str: L1LossParameter in protobuf's JSON form, or nothing."""
-    try:
-        given = json.loads(param_str.strip() or "{}", object_pairs_hook=_named_once)
-        detail = "no object"
-    except ValueError as error:
-        given, detail = None, error
-    if not isinstance(given, dict):
-        raise ValueError('param_str is not valid JSON (%s); allowed: an object such as '
-                         '{"reduction": "MEAN"}' % detail)
-    for name in sorted(set(given) - set(Options._fields)):
-        raise ValueError('unknown option "%s"; allowed: %s' % (name, ", ".join(Options._fields)))
+    spellings = {_camel_case(name): name for name in Options._fields}
+    given = {}
+    for written, value in _read_object(param_str.strip(" \t\r\n") or "{}"):
+        name = spellings.get(written, written)
+        if name not in Options._fields:
+            raise ValueError("unknown option %s; allowed: %s"
+                             % (json.dumps(written), ", ".join(Options._fields)))
+        if name in given:
+            raise ValueError('option "%s" is given twice; fix: give it once' % name)
+        given[name] = value
     return check_options(**given)
 
 
-def _named_once(pairs):
-    spellings = {_camel_case(name): name for name in Options._fields}
-    given = {}
-    for name, value in pairs:
-        name = spellings.get(name, name)
-        if name in given:
-            raise ValueError('option "%s" is given twice' % name)
-        given[name] = value
-    return given
+def _read_object(text):
+    try:
+        found = json.loads(text, parse_int=_Integer, parse_float=_Number,
+                           parse_constant=_refuse_constant, object_pairs_hook=_Object)
+    except (ValueError, RuntimeError):  # RuntimeError: nested too deep
+        found = None
+    if not isinstance(found, _Object):
+        raise ValueError('param_str is not valid JSON; allowed: an object such as '
+                         '{"reduction": "MEAN"}')
+    return found
+
+
+def _refuse_constant(name):
+    raise ValueError("JSON has no " + name)
 
 
 def _camel_case(name):
@@ -154,24 +178,43 @@ def check_options(reduction=None, axis=None, ignore_label=None, ignore_nonfinite
     given = Options(reduction, axis, ignore_label, ignore_nonfinite_target)
     options = Options(*[d if g is None else g for g, d in zip(given, DEFAULTS)])
     _allow("reduction", options.reduction, options.reduction in REDUCTIONS, ", ".join(REDUCTIONS))
-    _allow("axis", axis, axis is None or _is(axis, numbers.Integral), "an integer")
-    _allow("ignore_label", ignore_label, ignore_label is None or _is(ignore_label, numbers.Real),
-           "a number")
+    _allow("axis", axis, axis is None or _is(axis, numbers.Integral) and -2**31 <= axis < 2**31,
+           "an integer")
+    _allow("ignore_label", ignore_label,
+           ignore_label is None or _is(ignore_label, numbers.Real) and _is_finite(ignore_label),
+           "a finite number")
     _allow("ignore_nonfinite_target", options.ignore_nonfinite_target,
            isinstance(options.ignore_nonfinite_target, (bool, np.bool_)), "true or false")
     if axis is not None and options.reduction != "NONE":
         raise ValueError('option "axis" needs "reduction": "NONE", not "%s"' % options.reduction)
-    return options
+    return options._replace(axis=None if axis is None else int(axis),
+                            ignore_label=None if ignore_label is None else float(ignore_label))
 
 
 def _is(value, kind):
     return isinstance(value, kind) and not isinstance(value, bool)
 
 
+def _is_finite(number):
+    try:
+        return -INFINITY < float(number) < INFINITY
+    except OverflowError:  # an int of Python may have any number of digits
+        return False
+
+
 def _allow(name, value, good, allowed):
     if not good:
-        raise ValueError('option "%s" is %s; allowed: %s'
-                         % (name, json.dumps(value, default=str), allowed))
+        raise ValueError('option "%s" is %s; allowed: %s' % (name, _shown(value), allowed))
+
+
+def _shown(value):
+    if isinstance(value, _Number):
+        return value.text
+    if isinstance(value, (dict, _Object)):
+        return "{...}"
+    if isinstance(value, (list, tuple)):
+        return "[...]"
+    return json.dumps(value.item() if isinstance(value, np.generic) else value, default=str)
 
 
 def check_shapes(options, x, y, weight=None):

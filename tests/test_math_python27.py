@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import oracle
 import pytest
+from l1_loss import DEFAULTS
+from param_str_cases import CASES
 
 FOLDER = Path(__file__).resolve().parent.parent / "python_layer"
 # scripts/test.sh unpacks numpy 1.16.6 there.
@@ -39,15 +41,24 @@ for case in json.load(sys.stdin):
     for actual, expected in zip(gradients, case["gradients"]):
         close(actual, expected)
     done += 1
-options = l1_loss.read_options(u'{"reduction": "NONE", "axis": -1, "ignoreLabel": 2}')
-assert options == ("NONE", -1, 2, False)
-try:
-    l1_loss.read_options(u'{"r\\u00e9duction": "MEAN"}')
-except ValueError as error:
-    assert error.args[0].startswith(u'unknown option "r\\u00e9duction"; allowed: reduction, axis')
-else:
-    assert False
 print(done)
+"""
+
+
+READ = """
+import json, sys
+sys.path[:0] = sys.argv[1:3]
+import l1_loss
+
+def read(param_str):
+    try:
+        return l1_loss.read_options(param_str)._asdict()
+    except ValueError as error:
+        return error.args[0]
+
+# As unicode, and as bytes, which pycaffe gives.
+texts = json.load(sys.stdin)
+json.dump([[read(text), read(text.encode("utf-8"))] for text in texts], sys.stdout)
 """
 
 
@@ -86,10 +97,14 @@ def with_expectations(inputs):
     }
 
 
-@pytest.mark.parametrize("block", ["131072", "3"])
-def test_python_27_computes_the_same(block, python27):
+def need_numpy():
     if not (NUMPY / "numpy").is_dir():
         pytest.skip(f"no numpy 1.16.6 for Python 2.7 in {NUMPY}; scripts/test.sh unpacks it there")
+
+
+@pytest.mark.parametrize("block", ["131072", "3"])
+def test_python_27_computes_the_same(block, python27):
+    need_numpy()
     cases = [with_expectations(inputs) for inputs in make_cases()]
     command = [python27, "-c", COMPARE, str(FOLDER), str(NUMPY), block]
     result = subprocess.run(
@@ -97,6 +112,19 @@ def test_python_27_computes_the_same(block, python27):
     )
     assert result.returncode == 0, result.stderr
     assert int(result.stdout) == len(cases) == 480
+
+
+def test_python_27_reads_a_param_str_as_listed(python27):
+    need_numpy()
+    result = subprocess.run(
+        [python27, "-c", READ, str(FOLDER), str(NUMPY)], text=True, capture_output=True,
+        input=json.dumps([param_str for param_str, _ in CASES]), check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    for (param_str, expected), found in zip(CASES, json.loads(result.stdout)):
+        if isinstance(expected, dict):
+            expected = DEFAULTS._replace(**expected)._asdict()
+        assert found == [expected, expected], param_str
 
 
 def test_every_module_is_python_27(python27):

@@ -38,15 +38,9 @@ from collections import namedtuple
 
 import numpy as np
 
-try:
-    import l1_loss_numba as fused
-except ImportError:
-    fused = None
-
 # Elements. Large enough to drown the cost of a numpy call, small enough for the cache.
 BLOCK = 131072
 _WHOLE = ((),)
-INFINITY = float("inf")
 REDUCTIONS = ("BATCHMEAN", "MEAN", "SUM", "VALID_MEAN", "WEIGHTED_MEAN", "NONE")
 
 Options = namedtuple("Options", "reduction axis ignore_label ignore_nonfinite_target")
@@ -197,7 +191,7 @@ def _is(value, kind):
 
 def _is_finite(number):
     try:
-        return -INFINITY < float(number) < INFINITY
+        return abs(float(number)) < float("inf")
     except OverflowError:  # an int of Python may have any number of digits
         return False
 
@@ -264,13 +258,9 @@ def _product(shape):
 def write_loss(top, x, y, weight, options):
     """Write the loss into top, of the shape that check_shapes returned, and return the divisor."""
     z = divisor(x.shape, y, weight, options)
-    if z and not top.shape:
-        if fused and _is_plain(x, weight):
-            top[...] = fused.sum_losses(x, y, weight, *_fused_mask(options)) / z
-            return z
-        if weight is None and _is_small(x, y, options):
-            top[...] = _small_sum(x, y) / z
-            return z
+    if z and not top.shape and weight is None and _is_small(x, y, options):
+        top[...] = _small_sum(x, y) / z
+        return z
     x, y, weight, rows = _aligned(x, y, weight, top.shape)
     if z == 0:
         top[...] = 0
@@ -292,8 +282,6 @@ def write_gradients(dx, dy, x, y, weight, top_diff, options, z=None):
                 gradient[...] = 0
         return
     scale = np.array((1.0 if top_diff.shape else float(top_diff)) / z, x.dtype)
-    if fused and not top_diff.shape and _is_plain(x, weight):
-        return fused.write_gradients(dx, dy, x, y, weight, float(scale), *_fused_mask(options))
     if weight is None and _is_small(x, y, options) and not top_diff.shape:
         gradients = _small_gradients(dx, x, y, scale)
     else:
@@ -352,16 +340,6 @@ def _aligned(x, y, weight, rows):
         weight = weight.reshape((weight.shape + (1,) * x.ndim)[:x.ndim])
         weight = np.broadcast_to(weight, shape)
     return x.reshape(shape), y.reshape(shape), weight, rows
-
-
-def _is_plain(x, weight):
-    """Tell whether no weight is broadcast, which would be in the way of a single loop."""
-    return weight is None or weight.size == x.size
-
-
-def _fused_mask(options):
-    label = float("nan") if options.ignore_label is None else options.ignore_label
-    return float(label), bool(options.ignore_nonfinite_target)
 
 
 def _blocks(shape):

@@ -3,8 +3,7 @@
 
 One thread, medians of interleaved repetitions, everything in one run. Runs in the sandbox; with
 CAFFE_ROOT set, on a copy of that checkout. PyTorch is compared where --torch names a Python that
-has it, and our Python layer is timed with numba too (scripts/test.sh installs both, which are
-found by themselves).
+has it (scripts/test.sh installs one, which is found by itself).
 """
 
 from __future__ import annotations
@@ -154,10 +153,6 @@ def start_workers(torch: Path | None) -> list[Worker]:
     workers = [
         Worker([*sandbox(), *pycaffe, "python3", worker, "patched", str(folder / "patched")]),
         Worker([*sandbox(), "python3", worker, "stock", str(folder / "stock")])]
-    numba = work_folder() / "numba"
-    if numba.exists():
-        path = f"PYTHONPATH={folder / 'patched' / 'python'}:{numba}"
-        workers.append(Worker([*sandbox(), "env", path, "python3", worker, "numba"]))
     if torch:
         workers.append(Worker([str(torch), worker, "torch"]))
     return workers

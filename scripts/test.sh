@@ -65,18 +65,6 @@ if [ ! -d "$work/python27" ]; then
   mv "$work/python27.partial" "$work/python27"
 fi
 
-# numba for the Python of the sandbox, where only the tests that want it see it.
-if [ ! -d "$work/numba" ]; then
-  say "fetching numba"
-  rm -rf "$work/numba.partial" && mkdir "$work/numba.partial"
-  "$venv/bin/pip" download --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
-    --python-version 39 --implementation cp --abi cp39 \
-    --platform manylinux2014_x86_64 --platform manylinux_2_17_x86_64 \
-    -d "$work/numba.partial" numba==0.56.4 llvmlite==0.39.1
-  (cd "$work/numba.partial" && for wheel in *.whl; do unzip -q "$wheel" && rm "$wheel"; done)
-  mv "$work/numba.partial" "$work/numba"
-fi
-
 # The headers that Caffe's own GPU headers include and a bare CUDA compiler lacks.
 if [ -x /usr/local/cuda/bin/nvcc ] && [ ! -d "$work/cuda_include" ]; then
   say "fetching the headers of cuBLAS and cuRAND"

@@ -1,11 +1,9 @@
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 BLOCK: int
-fused: ModuleType | None  # l1_loss_numba, where numba is installed
 REDUCTIONS: tuple[str, ...]
 
 class Options(NamedTuple):

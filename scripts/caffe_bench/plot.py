@@ -11,10 +11,9 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt  # noqa: E402
 
-STYLES = {"native": "-o", "python": "-s", "python numba": "-^", "limit": "k:"}
+STYLES = {"native": "-o", "python": "-s", "limit": "k:"}
 LABELS = {"native": "this kit, native", "article": "the article's layer", "limit": "memory's limit",
           "euclidean": "EuclideanLoss", "torch": "PyTorch", "python": "this kit, Python layer",
-          "python numba": "the same, with numba",
           "numpy": "plain numpy layer"}
 
 

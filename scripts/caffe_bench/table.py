@@ -30,7 +30,7 @@ SHORT = {
     "native": "native layer", "plugin": "plugin",
     "limit": "the memory: reading both arrays; memcpy of both", "article": "the article's layer",
     "euclidean": "Caffe's EuclideanLoss", "torch": "PyTorch", "python": "Python layer",
-    "python numba": "Python layer, with numba installed", "numpy": "a plain numpy Python layer"}
+    "numpy": "a plain numpy Python layer"}
 
 
 def markdown(result: dict) -> str:
@@ -61,8 +61,7 @@ def columns(rows: list, direction: str, dtype: str) -> list[str]:
     size = 4 if dtype == "float32" else 8
     moved = {name: BYTES[name][direction == "backward"] * size // 4 for name in BYTES}
     head = ["elements", "native", "bytes/el.", "GB/s", f"over {limit}", "article's",
-            "bytes/el.", "plugin", "Euclidean", "PyTorch", "Python layer", "plain numpy",
-            "with numba"]
+            "bytes/el.", "plugin", "Euclidean", "PyTorch", "Python layer", "plain numpy"]
     lines = [head]
     for row in rows:
         seconds = {name: both[direction] for name, both in row["seconds"].items()}
@@ -74,8 +73,7 @@ def columns(rows: list, direction: str, dtype: str) -> list[str]:
             str(moved["article"]), ratio(seconds, "plugin", native),
             ratio(seconds, "euclidean", native),
             ratio(seconds, "torch", native), duration(seconds.get("python")),
-            ratio(seconds, "numpy", seconds.get("python")),
-            duration(seconds.get("python numba"))])
+            ratio(seconds, "numpy", seconds.get("python"))])
     return align(lines)
 
 

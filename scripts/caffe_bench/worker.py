@@ -1,4 +1,4 @@
-"""Measures in a process of its own: `worker.py patched|stock FOLDER`, `worker.py numba|torch`.
+"""Measures in a process of its own: `worker.py patched|stock FOLDER`, `worker.py torch`.
 
 Reads one JSON object a line from standard input, and answers each with one on standard output:
     {"open": [dtype, count]}                    -> {"names": [what can be timed]}
@@ -218,16 +218,6 @@ def status(field: str) -> int:
     return 1024 * int(next(line.split()[1] for line in lines if line.startswith(field)))
 
 
-def numba_timers() -> Callable:
-    import l1_loss
-    assert l1_loss.fused
-
-    def open_all(dtype: str, count: int) -> dict:
-        return {"python numba": python_layers(count)["python"]} if dtype == "float32" else {}
-
-    return open_all
-
-
 def caffe_timers(kind: str, harness: Harness) -> Callable:
 
     def open_all(dtype: str, count: int) -> dict:
@@ -269,8 +259,7 @@ def main(kind: str, folder: str = "") -> None:
     sys.path[:0] = [str(here), str(here.parent.parent / "python_layer")]
     os.environ.setdefault("GLOG_minloglevel", "2")
     harness = Harness(folder) if folder else None
-    open_all = (caffe_timers(kind, harness) if harness
-                else torch_timers() if kind == "torch" else numba_timers())
+    open_all = caffe_timers(kind, harness) if harness else torch_timers()
     timers: dict = {}
     for line in sys.stdin:
         request = json.loads(line)

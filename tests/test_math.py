@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
@@ -166,6 +167,112 @@ def test_the_sum_of_few_floats_is_exact(count):
 def test_sums_beyond_the_range_of_float():
     x = np.full(16384, 3e38, np.float32)
     close(l1_loss(x, np.zeros_like(x), reduction="MEAN"), float(np.float32(3e38)))
+
+
+@pytest.mark.parametrize("reduction", ["SUM", "BATCHMEAN", "WEIGHTED_MEAN"])
+@pytest.mark.parametrize("shape", [(2**20,), (1024, 1024)])
+def test_weights_that_cancel_are_summed_in_double(shape, reduction):
+    rng = np.random.RandomState(3)
+    x, y = rng.randint(-64, 64, (2, *shape)).astype(np.float32) / 8
+    weight = rng.normal(size=shape).astype(np.float32)
+    weight -= weight.mean(dtype=np.float64).astype(np.float32)
+    e = weight.astype(np.float64) * np.abs(x - y)
+    z = {"SUM": 1, "BATCHMEAN": shape[0], "WEIGHTED_MEAN": math.fsum(weight.ravel())}[reduction]
+    bound = 1e-13 * np.abs(e).sum() / abs(z)
+    loss = l1_loss(x, y, weight, reduction=reduction)
+    assert abs(loss - math.fsum(e.ravel()) / z) < bound * (1 + abs(loss))
+    dx, _ = l1_loss_grad(x, y, weight, reduction=reduction, top_diff=3.7)
+    close(dx, 3.7 * weight.astype(np.float64) * np.sign(x - y) / z)
+    if len(shape) == 2:
+        rows = l1_loss(x, y, weight, reduction="NONE", axis=1)
+        np.testing.assert_allclose(rows, e.mean(axis=1), rtol=3e-7)
+
+
+@pytest.mark.parametrize(("count", "reduction", "expected"), [
+    (1024, "SUM", 992), (1024, "WEIGHTED_MEAN", 1), (131072, "WEIGHTED_MEAN", 1)])
+def test_large_weights_that_cancel_leave_the_small_ones(count, reduction, expected):
+    weight = np.ones(count, np.float32)
+    weight[:32] = [1e8, -1e8] * 16
+    np.random.RandomState(0).shuffle(weight)
+    assert l1_loss(weight * 0 + 1, weight * 0, weight, reduction=reduction) == expected
+    inputs = (weight.reshape(1, -1) * 0 + 1, weight.reshape(1, -1) * 0, weight.reshape(1, -1))
+    if reduction == "SUM":
+        assert l1_loss(*inputs, reduction="NONE", axis=1) * count == expected
+
+
+def test_the_sum_of_terms_that_cannot_be_negative_keeps_its_bound():
+    """Fifteen additions of half a unit in the last place of 1, all of them rounded down."""
+    x = np.full(131072, 2.0**-24, np.float32)
+    x[:8192] = 1
+    exact = 8192 * (1 + 15 * 2.0**-24)
+    assert abs(l1_loss(x, np.zeros_like(x), reduction="SUM") - exact) <= 15 * 2.0**-24 * exact
+
+
+@pytest.mark.parametrize("options", [{"reduction": "SUM"}, {"reduction": "WEIGHTED_MEAN"},
+                                     {"reduction": "NONE", "axis": 1}])
+@pytest.mark.parametrize(("weight", "difference"), [
+    (3e38, 10.0), (1e-41, 1.0), (1e-44, 1e30), (3e38, 1e-40), (1e-20, 1e-20), (-1e-30, 1e-10)])
+def test_products_and_gradients_outside_of_floats_range_are_right(weight, difference, options):
+    """The sums are in double, and so is lambda / Z when it meets the weights."""
+    weight, x = np.full((2, 50), weight, np.float32), np.full((2, 50), difference, np.float32)
+    inputs = (x.astype(np.float64), np.zeros((2, 50)), weight.astype(np.float64))
+    expected = oracle.l1_loss(*inputs, **options)
+    with np.errstate(over="ignore", under="ignore"):
+        expected = expected.astype(np.float32) if np.shape(expected) else expected
+    np.testing.assert_allclose(l1_loss(x, np.zeros_like(x), weight, **options), expected, 1e-6)
+    for expected, actual in zip(oracle.l1_loss_grad(*inputs, top_diff=3.7, **options),
+                                l1_loss_grad(x, np.zeros_like(x), weight, top_diff=3.7, **options)):
+        with np.errstate(over="ignore", under="ignore"):
+            np.testing.assert_allclose(actual, expected.astype(np.float32), 1e-6)
+
+
+@pytest.mark.parametrize(("weight", "count"), [
+    (np.float32(1e-41), 8), (np.float32(3e38), 10000), (np.float64(1e-310), 8),
+    (np.float64(1e300), 10000)])
+def test_weights_at_the_ends_of_their_range_share_the_gradient(weight, count):
+    weight = np.full(count, weight)
+    dx, _ = l1_loss_grad(weight * 0 + 1, weight * 0, weight, reduction="WEIGHTED_MEAN")
+    np.testing.assert_allclose(dx, 1 / count, 1e-6)
+
+
+def test_a_difference_beyond_the_range_of_float_is_summed_in_double():
+    x, y = np.full((2, 4), 3e38, np.float32), np.full((2, 4), -3e38, np.float32)
+    close(l1_loss(x, y, reduction="SUM"), 16 * float(np.float32(3e38)))
+    close(l1_loss(x, y, np.full((2, 4), 0.25), reduction="NONE"), np.full((2, 4), x / 2))
+
+
+NUMBERS = [0, 1e-45, 1e-38, 1e-20, 0.3, 1, 7, 1e8, 1e18, 1e30, 3e38]
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_any_magnitude_is_right_and_makes_numpy_warn_of_nothing(seed):
+    rng = np.random.RandomState(seed)
+    shape = tuple(rng.randint(1, 5, rng.randint(1, 4)))
+    x, y, weight = (rng.choice([-1, 1], shape) * rng.choice(NUMBERS, shape) for _ in range(3))
+    x, y, weight = (a.astype(np.float32) for a in (x, y, weight))
+    weight = weight if rng.randint(3) else None
+    options = {"reduction": rng.choice(REDUCTIONS), "ignore_label": rng.choice([None, 7, 0.3])}
+    if options["reduction"] == "NONE" and rng.randint(2):
+        options["axis"] = int(rng.randint(len(shape)))
+    if options["reduction"] == "WEIGHTED_MEAN" and weight is not None:
+        weight = np.abs(weight)
+    top_diff = 0.37
+    with np.errstate(all="ignore"):
+        expected, *gradients = (
+            np.asarray(a).astype(np.float32 if np.shape(a) else np.float64)
+            for a in (oracle.l1_loss(x, y, weight, **options),
+                      *oracle.l1_loss_grad(x, y, weight, top_diff=top_diff, **options)))
+        # The terms may cancel. Each has a rounding of the difference, in float.
+        size = oracle.l1_loss(x, y, np.abs(1 if weight is None else weight), **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loss = l1_loss(x, y, weight, **options)
+        actual = l1_loss_grad(x, y, weight, top_diff=top_diff, **options)
+    with np.errstate(invalid="ignore"):
+        near = np.abs(loss - expected) <= 1e-6 * size + 2e-45
+    assert (near | (loss == expected)).all()
+    for a, e in zip(actual, gradients):
+        np.testing.assert_allclose(a, e, rtol=1e-6, atol=2e-45)
 
 
 # NaN, Inf and nothing

@@ -99,11 +99,22 @@ def _task(who, x, y, weight, reduction, axis, ignore_label, ignore_nonfinite_tar
     except ValueError as error:
         prefix(error, who)
         raise
+    if options.ignore_label is not None:
+        options = options._replace(ignore_label=_label(y.dtype, options.ignore_label))
     dtype = np.result_type(np.float32, *[a for a in (x, y, weight) if a is not None])
     dtype = np.dtype(np.float32 if dtype == np.float32 else np.float64)
     x, y = x.astype(dtype, "C", copy=False), y.astype(dtype, "C", copy=False)
     weight = None if weight is None else weight.astype(dtype, "C", copy=False)
     return x, y, weight, options, shape
+
+
+def _label(dtype, number):
+    """Return the number as targets of the dtype can be; NaN, which equals nothing, if they cannot.
+    """
+    if dtype.kind != "f":
+        return number if number.is_integer() else float("nan")
+    with np.errstate(over="ignore"):
+        return float(dtype.type(number))
 
 
 # What a user can get wrong. Each check raises a ValueError without saying who asks.

@@ -377,6 +377,19 @@ def test_the_label_is_compared_in_the_precision_of_the_target():
     assert l1_loss(np.ones_like(y), y, reduction="SUM", ignore_label=1e300) == 0.5
 
 
+@pytest.mark.parametrize("x_type", [np.float16, np.float32, np.float64, np.int64])
+@pytest.mark.parametrize("weight", [None, np.float32(1), np.float64(1)])
+@pytest.mark.parametrize(("y_type", "label", "ignored"), [
+    (np.float16, 0.1, [0]), (np.float32, 0.1, [0]), (np.float64, 0.1, [0]),
+    (np.float16, 1.0001, [1]), (np.float32, 1.0001, []), (np.float16, 1e300, []),
+    (np.int32, 0.1, []), (np.int32, 1, [1]), (np.uint8, 255, [2]), (np.uint8, -1, []),
+    (np.int16, 1 + 1e-9, []), (np.int64, 2.0**31, []), (np.bool_, 1, [0, 1, 2])])
+def test_the_label_is_compared_as_the_targets_have_it(x_type, weight, y_type, label, ignored):
+    y = np.array([0.1, 1, 255]).astype(y_type)
+    dx, _ = l1_loss_grad(np.full(3, 3, x_type), y, weight, ignore_label=label)
+    np.testing.assert_array_equal(np.flatnonzero(dx == 0), ignored)
+
+
 def test_threads_do_not_share_scratch():
     """numpy lets other threads run while it computes."""
     arrays = [np.full(200000, value, np.float32) for value in range(8)]

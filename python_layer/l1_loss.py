@@ -246,10 +246,12 @@ def check_shapes(options, x, y, weight=None):
 def _merges(fine, coarse):
     """Tell whether merging neighbours in the shape fine gives coarse, but for axes of length 1."""
     fine, coarse = [n for n in fine if n != 1], [n for n in coarse if n != 1]
-    if not coarse or len(fine) < len(coarse):
-        return fine == coarse
-    return any(_product(fine[:i]) == coarse[0] and _merges(fine[i:], coarse[1:])
-               for i in range(1, len(fine) + 1))
+    # How many axes of fine the axes of coarse so far can be made of: with zeros, there are several.
+    ends = {0}
+    for length in coarse:
+        ends = {j + 1 for i in ends for j in range(i, len(fine))
+                if _product(fine[i:j + 1]) == length}
+    return len(fine) in ends
 
 
 def _broadcasts(weight, x):
@@ -375,8 +377,7 @@ def _blocks(shape):
 
 
 class _Scratch(object):
-    """Arrays of the shape of a block, and views of them: flat, and as integers, whose sign is a bit.
-    """
+    """Arrays of the shape of a block; views of them, flat and as integers, whose sign is a bit."""
 
     def __init__(self, shape, dtype):
         integer = np.dtype("i%d" % dtype.itemsize)

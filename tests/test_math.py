@@ -420,6 +420,12 @@ def test_threads_do_not_share_scratch():
         ((0, 3, 4), (0, 12)),
         ((0, 3, 0), (0,)),
         ((2, 0, 5), (2, 0)),
+        ((2, 4, 0), (2, 0)),
+        ((2, 0), (2, 4, 0)),
+        ((2, 0, 3, 0, 4), (2, 0, 0)),
+        ((2, 3, 0, 1, 4), (2, 3, 0)),
+        ((0, 0), (0,)),
+        ((2, *[0] * 30), (2, *[0] * 15)),
     ],
 )
 def test_merged_axes_match(x, y):
@@ -446,6 +452,11 @@ def test_merged_axes_match(x, y):
         ((0, 3), (0, 4)),
         ((0, 3), (3, 0)),
         ((2, 0), (0, 2)),
+        ((2, 3, 0), (2, 4, 0)),
+        ((2, 0, 3), (2, 0, 4)),
+        ((2, 0, 3), (2, 3, 0)),
+        # Which of the zeros is which may be chosen in more ways than can be tried.
+        ((2, *[0] * 29, 3), (2, *[0] * 15, 5)),
     ],
 )
 def test_other_shapes_are_refused_with_both(x, y):

@@ -20,6 +20,10 @@ import caffe
 import l1_loss
 import numpy as np
 
+# What fills a top that was empty when Caffe wrote its loss_weight there, where nobody can say what
+# that was: the smallest number, which no layer above leaves there.
+UNKNOWN = 2.0**-149
+
 
 class L1LossLayer(caffe.Layer):
     """L = sum(w * |x - y|) / Z, with gradients to x and y; see l1_loss.py."""
@@ -31,8 +35,10 @@ class L1LossLayer(caffe.Layer):
         self.z = None
         # The number that Caffe puts into top[0].diff once, after the first reshape.
         self.loss_weight = None
-        self.learns = False
-        self.forwards_without_gradient = 0
+        # Whether a warning may still come, and what it goes by.
+        self.watched = True
+        self.forwards = 0
+        self.is_lossless = False
         try:
             if len(bottom) not in (2, 3):
                 raise ValueError("takes 2 or 3 bottoms (predictions, targets, optional weights), "
@@ -42,6 +48,10 @@ class L1LossLayer(caffe.Layer):
             self.weighted = len(bottom) == 3
             # Caffe's own list of bottoms cannot be iterated.
             self.indices = range(len(bottom))
+            for i in self.indices:
+                if _is_same(top[0], bottom[i]):
+                    raise ValueError("top[0] is bottom[%d]; fix: give the top a name of its own"
+                                     % i)
             # A Caffe of 2015 has it with an underscore.
             param_str = getattr(self, "param_str", None) or getattr(self, "param_str_", "")
             self.options = l1_loss.read_options(param_str)
@@ -52,9 +62,8 @@ class L1LossLayer(caffe.Layer):
     def reshape(self, bottom, top):
         self.arrays = arrays = [_array(bottom[i]) for i in self.indices]
         shapes = [array.shape for array in arrays]
-        if self.shapes is not None and self.loss_weight is None:
+        if self.loss_weight is None and self.shapes is not None and top[0].count:
             self.loss_weight = _loss_weight(top[0])
-            self.learns = bool(self.loss_weight)
         if shapes == self.shapes:
             return
         try:
@@ -66,15 +75,29 @@ class L1LossLayer(caffe.Layer):
             # Caffe reads the data of an empty top, and aborts if there was never any.
             top[0].reshape(1)
         top[0].reshape(*top_shape)
-        if self.loss_weight and top[0].count:
-            # A top that grows loses what Caffe wrote there once, and training would stop.
-            top[0].diff[...] = self.loss_weight
+        if self.shapes is not None and top[0].count:
+            self._write_loss_weight(top[0])
         self.shapes = shapes
         self.empty = 0 in shapes[0]
 
+    def _write_loss_weight(self, top):
+        """Write it once more: a top that grows loses what Caffe wrote there, and training stops.
+
+        Nobody else writes there: before a top with a loss_weight that another layer reads, Caffe
+        puts a Split, and moves the loss_weight to that.
+        """
+        if self.loss_weight is None:
+            # The top was empty, so there was nothing to write it to.
+            net, index, _ = _place(self)
+            self.loss_weight = None if net is None else _net_loss_weight(net, index)
+        if self.loss_weight is None:
+            top.diff[...] = UNKNOWN
+        elif self.loss_weight:
+            top.diff[...] = self.loss_weight
+
     def forward(self, bottom, top):
-        if not self.learns:
-            self._warn_without_loss_weight()
+        if self.watched:
+            self._watch_forward()
         if not self.empty:
             weight = self.arrays[2] if self.weighted else None
             self.z = l1_loss.write_loss(top[0].data, self.arrays[0], self.arrays[1], weight,
@@ -84,33 +107,66 @@ class L1LossLayer(caffe.Layer):
         self.arrays = None
 
     def backward(self, top, propagate_down, bottom):
-        if self.weighted and propagate_down[2]:
-            # Caffe does not ask a Python layer before it forces backward upon all bottoms.
-            error = ValueError("weights get no gradient; fix: set propagate_down to false for "
-                               "bottom[2], and leave out force_backward")
+        try:
+            if self.weighted and propagate_down[2]:
+                # Caffe does not ask a Python layer before it forces backward upon all bottoms.
+                raise ValueError("weights get no gradient; fix: set propagate_down to false for "
+                                 "bottom[2], and leave out force_backward")
+            if self.loss_weight is None and not self.empty and (top[0].diff == UNKNOWN).all():
+                raise ValueError("top[0] was empty when Caffe wrote its loss_weight there, which "
+                                 "is lost; fix: make the net with a batch of at least 1")
+        except ValueError as error:
             _explain(self, error)
-            raise error
+            raise
         if self.empty:
             return
         top_diff = top[0].diff
-        self.learns = self.learns or bool(top_diff.any())
+        if self.watched:
+            self._watch_backward(top_diff)
         weight = bottom[2].data if self.weighted else None
         dx = bottom[0].diff if propagate_down[0] else None
         dy = bottom[1].diff if propagate_down[1] else None
         l1_loss.write_gradients(dx, dy, bottom[0].data, bottom[1].data, weight, top_diff,
                                 self.options, self.z)
 
-    def _warn_without_loss_weight(self):
-        """Warn, once, at the first training step, or at the second where the top is not reduced.
+    # A top without loss_weight is no mistake where another layer reads it, nor in a metric that is
+    # watched beside a loss. Caffe shows nobody whether a loss_weight is 0 or missing. What is sure
+    # in training is that parameters below the top are learned from no loss at all.
 
-        Another layer may take an unreduced top, and then its gradient comes from there.
-        """
-        if getattr(self, "phase", None) != caffe.TRAIN:
-            return
-        self.forwards_without_gradient += 1
-        if self.forwards_without_gradient == (2 if self.options.reduction == "NONE" else 1):
-            warnings.warn('%s: top[0] has no loss_weight, so nothing is learned from it; fix: add '
-                          'the line "loss_weight: 1" to the layer' % _who(self), stacklevel=2)
+    def _watch_forward(self):
+        self.forwards += 1
+        net, index, is_trained = _place(self)
+        # Caffe up to rc3 does not tell a layer its phase; a solver's net is there to be trained.
+        phase = getattr(self, "phase", caffe.TRAIN if is_trained else None)
+        if self.loss_weight or phase != caffe.TRAIN:
+            self.watched = False
+        elif net is None:
+            # In the command line tool Python knows no net. There a backward pass follows each
+            # forward pass, but for layers whose tops nothing is learned from.
+            if self.forwards == 2:
+                self._warn("Caffe asks for no gradient of top[0], so nothing is learned from it; "
+                           "fix: if it is a loss, add")
+        elif _is_read(net, index) or _net_loss_weight(net, index):
+            self.watched = False
+        elif _leaves_untrained(net, index):
+            self._warn("top[0] has no loss_weight, or 0, and no layer reads it, so nothing is "
+                       "learned from it; fix: add")
+        else:
+            # Only if a backward pass is forced there is more to see.
+            self.is_lossless = not any(net._blob_loss_weights)
+            self.watched = self.is_lossless and self.forwards == 1
+
+    def _watch_backward(self, top_diff):
+        if top_diff.any():
+            self.watched = False
+        elif self.is_lossless:
+            self._warn("no layer of the net has a loss_weight, so all gradients are 0; fix: add")
+        self.forwards = 0
+
+    def _warn(self, text):
+        self.watched = False
+        warnings.warn('%s: %s the line "loss_weight: 1" to the layer' % (_who(self), text),
+                      stacklevel=4)
 
 
 def _array(blob):
@@ -118,9 +174,26 @@ def _array(blob):
     return blob.data if blob.count else np.empty(tuple(blob.shape), np.float32)
 
 
+def _is_same(one, other):
+    """Tell whether both are the same blob, which pycaffe wraps anew each time it is asked.
+
+    One that is reshaped, and back, shows it. Blobs that share their data have shapes of their own.
+    """
+    shape = tuple(one.shape)
+    if shape != tuple(other.shape):
+        return False
+    probe = (0, 0) if shape == (0,) else (0,)
+    one.reshape(*probe)
+    same = tuple(other.shape) == probe
+    one.reshape(*shape)
+    return same
+
+
 def _loss_weight(top):
-    diff = top.diff if top.count else np.zeros(1)
-    return float(diff.flat[0]) if (diff == diff.flat[0]).all() else 0.0
+    """Return what Caffe wrote into all of the diff; None for what this layer did not know."""
+    diff = top.diff
+    value = float(diff.flat[0]) if (diff == diff.flat[0]).all() else 0.0
+    return None if value == UNKNOWN else value
 
 
 def _explain(layer, error):
@@ -135,20 +208,55 @@ def _who(layer):
 
     Caffe does not tell a layer its name. Once the net is made, Python may know that net.
     """
-    for net in _nets():
-        for name, other in zip(net._layer_names, net.layers):
-            if other is layer:
-                return 'L1LossLayer "%s"' % name
-    return "L1LossLayer"
+    net, index, _ = _place(layer)
+    if net is None:
+        return "L1LossLayer"
+    try:
+        return 'L1LossLayer "%s"' % net._layer_names[index]
+    except UnicodeDecodeError:
+        return "L1LossLayer, layer number %d" % index
 
 
-def _nets():
-    for thing in gc.get_objects():
-        try:
-            if issubclass(type(thing), caffe.Net) and thing.layers:
-                yield thing
-            elif issubclass(type(thing), caffe._caffe.Solver):
-                yield thing.net
-        except TypeError:
-            # A net that is still being made, here or in another thread.
-            continue
+def _place(layer):
+    """Return the layer's net, its number in it, and whether a solver has the net; or Nones."""
+    for kind in (caffe._caffe.Solver, caffe.Net):
+        for thing in gc.get_objects():
+            try:
+                if issubclass(type(thing), kind):
+                    net = thing if kind is caffe.Net else thing.net
+                    for index, other in enumerate(net.layers):
+                        if other is layer:
+                            return net, index, kind is not caffe.Net
+            except TypeError:
+                # A net that is still being made, here or in another thread.
+                continue
+    return None, None, None
+
+
+# What reads what in a net: pycaffe tells it since 2015.
+
+
+def _net_loss_weight(net, index):
+    return net._blob_loss_weights[net._top_ids(index)[0]]
+
+
+def _is_read(net, index):
+    top = net._top_ids(index)[0]
+    return any(top in net._bottom_ids(i) for i in range(len(net.layers)))
+
+
+def _leaves_untrained(net, index):
+    """Tell whether a layer below this one has parameters and is below no loss."""
+    losses = [i for i, weight in enumerate(net._blob_loss_weights) if weight]
+    untrained = _below(net, net._bottom_ids(index)) - _below(net, losses)
+    return any(len(net.layers[i].blobs) for i in untrained)
+
+
+def _below(net, blobs):
+    """Return the numbers of the layers that the blobs, by their numbers, are computed by."""
+    blobs, layers = set(blobs), set()
+    for i in reversed(range(len(net.layers))):
+        if blobs & set(net._top_ids(i)):
+            layers.add(i)
+            blobs |= set(net._bottom_ids(i))
+    return layers

@@ -82,6 +82,16 @@ def make_forced_net(make_net):
     return make
 
 
+def train(folder, text, steps=3):
+    """Train a net by the command line tool."""
+    net, solver = folder / "net.prototxt", folder / "solver.prototxt"
+    net.write_text(text)
+    solver.write_text(f'net: "{net}" base_lr: 0.1 lr_policy: "fixed" max_iter: {steps} '
+                      "snapshot_after_train: false solver_mode: CPU")
+    return subprocess.run(["caffe", "train", "-solver", str(solver)], stderr=subprocess.PIPE,
+                          env=seeing(PYTHON_LAYER, folder), text=True, check=False)
+
+
 def feed(net, *arrays):
     inputs = [name for name in net.blobs if name in net.inputs]
     for name, array in zip(inputs, arrays):
@@ -190,8 +200,64 @@ def test_a_net_may_be_set_up_with_an_empty_batch(make_forced_net, shape, reducti
     net = make_forced_net(shape, reduction=reduction)
     empty = np.zeros(shape, np.float32)
     agree(net, empty, empty, reduction=reduction)
-    if reduction != "NONE":
-        agree(net, X, Y, reduction=reduction)
+    for rows in (0, 1, 2, 3, 0, 5):
+        x, y = np.random.RandomState(rows).normal(size=(2, rows, *shape[1:])).astype(np.float32)
+        agree(net, x, y, reduction=reduction)
+    agree(net, X, Y, reduction=reduction)
+
+
+@pytest.mark.parametrize("options", [{}, {"axis": 1}])
+def test_a_top_that_was_empty_and_that_another_layer_reads_gets_its_gradient(make_net, options):
+    """It has the shape of what is made of it while the net is made: Eltwise compares shapes."""
+    options = {"reduction": "NONE", **options}
+    text = input_layer("p", (0, 3)) + input_layer("q", (0, 3))
+    shape = (0,) if "axis" in options else (0, 3)
+    text += input_layer("m", shape) + input_layer("zero", shape)
+    text += loss_layer("pq", top="e", **options)
+    text += ('layer { name: "mask" type: "Eltwise" bottom: "e" bottom: "m" top: "masked" '
+             "eltwise_param { operation: PROD } }\n")
+    text += loss_layer(["masked", "zero"], "loss_weight: 2").replace('"mae"', '"sum"')
+    net = make_net("force_backward: true\n" + text)
+    for rows in (2, 4):
+        x, y, mask = np.random.RandomState(rows).normal(size=(3, rows, 3)).astype(np.float32)
+        mask = mask[:, 0] if "axis" in options else mask
+        feed(net, x, y, mask, 0 * mask)
+        net.forward()
+        net.backward()
+        dx, _ = oracle.l1_loss_grad(x, y, top_diff=2 * np.abs(mask) / rows, **options)
+        close(net.blobs["p"].diff, dx)
+
+
+EMPTY_AT_FIRST = """
+import caffe
+class Data(caffe.Layer):
+    def setup(self, bottom, top):
+        self.rows = 0
+    def reshape(self, bottom, top):
+        for blob in top[0], top[1]:
+            blob.reshape(1)
+            blob.reshape(self.rows, 1)
+        self.rows += 1
+    def forward(self, bottom, top):
+        for value, blob in (1, top[0]), (3, top[1]):
+            blob.data[...] = value
+    def backward(self, top, propagate_down, bottom):
+        pass
+"""
+
+
+def test_a_loss_weight_that_is_lost_is_told_in_the_command_line_tool(tmp_path):
+    (tmp_path / "empty_at_first.py").write_text(EMPTY_AT_FIRST)
+    text = ('force_backward: true layer { name: "data" type: "Python" top: "x" top: "y" '
+            'python_param { module: "empty_at_first" layer: "Data" } }\n')
+    done = train(tmp_path, text + loss_layer("xy", "loss_weight: 2", reduction="NONE"))
+    assert done.returncode != 0
+    assert ("L1LossLayer: top[0] was empty when Caffe wrote its loss_weight there, which is lost; "
+            "fix: make the net with a batch of at least 1") in done.stderr.splitlines()
+    assert train(tmp_path, text + loss_layer("xy", "loss_weight: 2")).returncode == 0
+    read = loss_layer("xy", top="e", reduction="NONE").replace('"mae"', '"e"')
+    done = train(tmp_path, text + read + loss_layer(["e", "y"], "loss_weight: 2"))
+    assert done.returncode == 0 and "loss_weight" not in done.stderr
 
 
 def test_an_empty_batch_with_weights(make_net):
@@ -264,6 +330,61 @@ def test_four_bottoms_and_two_tops_are_refused(make_net):
     assert str(error.value) == "L1LossLayer: takes 1 top, got 2"
 
 
+@pytest.mark.parametrize("options", [{}, {"reduction": "NONE"}])
+@pytest.mark.parametrize("shape", [(2, 3), (0, 3), (0,), (1,) * 32, (0,) * 32])
+def test_a_top_that_is_a_bottom_is_refused(make_net, shape, options):
+    inputs = input_layer("x", shape) + input_layer("y", shape)
+    with pytest.raises(ValueError) as error:
+        make_net(inputs + loss_layer("xy", top="x", **options))
+    assert str(error.value) == ("L1LossLayer: top[0] is bottom[0]; fix: give the top a name of its "
+                                "own")
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_every_bottom_is_compared_with_the_top(make_loss_net, number):
+    """Caffe itself makes no net of which the top is another bottom than the first."""
+    from l1_loss_layer import L1LossLayer
+
+    net = make_loss_net((2, 3), (2, 3), (2, 3))
+    layer = next(layer for layer in net.layers if isinstance(layer, L1LossLayer))
+    bottoms = caffe._caffe.RawBlobVec()
+    for name in "pqw":
+        bottoms.append(net.blobs[name])
+    tops = caffe._caffe.RawBlobVec()
+    tops.append(net.blobs["pqw"[number]])
+    net.blobs["w"].data[...] = 7
+    with pytest.raises(ValueError, match=rf"top\[0\] is bottom\[{number}\]; fix: "):
+        L1LossLayer.setup(layer, bottoms, tops)
+    assert all(tuple(net.blobs[name].shape) == (2, 3) for name in "pqw")
+    assert (net.blobs["w"].data == 7).all()
+
+
+def test_bottoms_that_share_their_data_are_not_in_the_way(make_net):
+    """Split, Flatten and Reshape give what they take."""
+    text = input_layer("x", (2, 3)) + learned("p", "x")
+    text += 'layer { name: "flat" type: "Flatten" bottom: "p" top: "flat" }\n'
+    text += ('layer { name: "shaped" type: "Reshape" bottom: "p" top: "shaped" '
+             "reshape_param { shape { dim: 0 dim: 3 } } }\n")
+    text += loss_layer(["p", "flat"], "loss_weight: 1")
+    text += loss_layer(["flat", "shaped"], "loss_weight: 1", top="more").replace('"mae"', '"2"')
+    net = make_net(text)
+    assert net.forward() == {"loss": 0, "more": 0}
+
+
+def test_a_name_that_is_not_utf_8_is_in_nobodys_way(make_net):
+    inputs = input_layer("x", (2, 3)) + input_layer("y", (2, 3))
+    other = make_net(inputs + learned("p", "x").replace('name: "p"', 'name: "\\350\\207"'))
+    net = make_net(inputs + loss_layer("xy"))
+    net.blobs["x"].reshape(4, 3)
+    with pytest.raises(ValueError, match='^L1LossLayer "mae": predictions'):
+        net.forward()
+    net = make_net(inputs + loss_layer("xy").replace('"mae"', '"\\350\\207"'))
+    net.blobs["x"].reshape(4, 3)
+    with pytest.raises(ValueError, match="^L1LossLayer, layer number 2: predictions"):
+        net.forward()
+    del other
+
+
 def test_param_str_that_is_no_json_is_refused(make_net):
     text = loss_layer("xy", a=1).replace("{\"a\": 1}", "reduction: MEAN")
     with pytest.raises(ValueError, match="^L1LossLayer: param_str is not valid JSON; allowed: an"):
@@ -300,11 +421,7 @@ def test_weights_that_ask_for_a_gradient_are_refused_by_name(make_net, make_loss
 
 def test_an_error_is_shown_where_no_python_program_would_show_it(tmp_path):
     """The command line tool ends with error_already_set, and does not say which."""
-    net, solver = tmp_path / "net.prototxt", tmp_path / "solver.prototxt"
-    net.write_text(input_layer("x", (2, 3)) + input_layer("y", (3, 2)) + loss_layer("xy"))
-    solver.write_text(f'net: "{net}" base_lr: 0.1 lr_policy: "fixed" max_iter: 1')
-    result = subprocess.run(["caffe", "train", "-solver", str(solver)], env=seeing(PYTHON_LAYER),
-                            stderr=subprocess.PIPE, text=True, check=False)
+    result = train(tmp_path, input_layer("x", (2, 3)) + input_layer("y", (3, 2)) + loss_layer("xy"))
     assert result.returncode != 0
     line = "L1LossLayer: predictions (2, 3) and targets (3, 2) do not match; fix: "
     assert [text for text in result.stderr.splitlines() if text.startswith(line)]
@@ -334,6 +451,10 @@ def make_solver(tmp_path):
         return caffe.SGDSolver(str(solver))
 
     return make
+
+
+FORGOTTEN = ('top[0] has no loss_weight, or 0, and no layer reads it, so nothing is learned from '
+             'it; fix: add the line "loss_weight: 1" to the layer')
 
 
 def loss_weight_warnings(caught):
@@ -375,19 +496,95 @@ def test_a_missing_loss_weight_is_told_once(make_solver, steps, options):
         warnings.simplefilter("always")
         solver.step(steps)
     np.testing.assert_array_equal(solver.net.params["p"][0].data, before)
-    assert loss_weight_warnings(caught) == [
-        'L1LossLayer "mae": top[0] has no loss_weight, so nothing is learned from it; fix: add '
-        'the line "loss_weight: 1" to the layer'
-    ]
+    assert loss_weight_warnings(caught) == ['L1LossLayer "mae": ' + FORGOTTEN]
+
+
+def test_a_missing_loss_weight_beside_another_loss_is_told_where_a_branch_learns_nothing(
+        make_solver):
+    other = ('layer { name: "l2" type: "EuclideanLoss" bottom: "p" bottom: "y" top: "l2" }\n')
+    text = DATA + inner_product("trunk", "x", 3) + inner_product("p", "trunk") + other
+    solver = make_solver(text + inner_product("q", "trunk") + loss_layer(["q", "y"]))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        solver.step(3)
+    assert loss_weight_warnings(caught) == ['L1LossLayer "mae": ' + FORGOTTEN]
+
+
+FED = 'layer { name: "fed" type: "Power" bottom: "loss" top: "fed" power_param { scale: 2 } %s }\n'
+METRIC = 'layer { name: "l2" type: "EuclideanLoss" bottom: "p" bottom: "y" top: "l2" }\n'
+
+
+@pytest.mark.parametrize(("more", "behind", "learns"), [
+    ("", FED % "loss_weight: 1", True),
+    ("loss_weight: 1", FED % "", True),
+    ("loss_weight: 1", 'layer { name: "silence" type: "Silence" bottom: "loss" }\n', True),
+    ("loss_weight: 0", METRIC, True),
+    ("", METRIC, True),
+    ("", FED % "", False),
+], ids=["feeds a loss", "read by Power", "read by Silence", "a metric", "left out", "a dead end"])
+@pytest.mark.parametrize("options", [{}, {"reduction": "NONE"}])
+def test_no_warning_where_the_loss_weight_may_stand_elsewhere(make_solver, more, behind, learns,
+                                                              options):
+    layer = loss_layer(["p", "y"], more, **options)
+    solver = make_solver(DATA + inner_product("p", "x") + layer + behind, rate=0.01)
+    before = solver.net.params["p"][0].data.copy()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        solver.net.forward()
+        solver.net.forward()
+        solver.step(3)
+    assert not caught
+    assert (solver.net.params["p"][0].data != before).any() == learns
+
+
+@pytest.mark.parametrize("of_solver", [True, False])
+def test_a_caffe_that_tells_no_phase_warns_in_a_solvers_net_alone(make_solver, make_net, of_solver):
+    """As up to rc3. Elsewhere the net may be there to be tested."""
+    text = DATA + inner_product("p", "x") + loss_layer(["p", "y"])
+    solver = make_solver(text)
+    net = solver.net if of_solver else make_net(text)
+    del net.layers[-1].phase
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        net.forward()
+        net.forward()
+    assert loss_weight_warnings(caught) == ['L1LossLayer "mae": ' + FORGOTTEN] * of_solver
+
+
+@pytest.mark.parametrize(("more", "behind", "told"), [
+    ("", "", 1), ("loss_weight: 1", "", 0), ("", FED % "loss_weight: 1", 0),
+    ("loss_weight: 1", FED % "", 0)])
+def test_a_missing_loss_weight_is_told_once_in_the_command_line_tool(tmp_path, more, behind, told):
+    done = train(tmp_path, DATA + inner_product("p", "x") + loss_layer(["p", "y"], more) + behind)
+    assert done.returncode == 0
+    assert done.stderr.count("L1LossLayer: Caffe asks for no gradient of top[0], so nothing is "
+                             'learned from it; fix: if it is a loss, add the line "loss_weight: 1" '
+                             "to the layer") == told
 
 
 def test_a_missing_loss_weight_is_told_when_backward_is_forced(make_net):
     inputs = input_layer("x", (2, 3)) + input_layer("y", (2, 3))
     net = make_net("force_backward: true\n" + inputs + loss_layer("xy"))
-    with pytest.warns(UserWarning, match="loss_weight: 1"):
-        for _ in range(2):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(3):
             net.forward()
             net.backward()
+    assert loss_weight_warnings(caught) == [
+        'L1LossLayer "mae": no layer of the net has a loss_weight, so all gradients are 0; fix: '
+        'add the line "loss_weight: 1" to the layer']
+
+
+def test_a_gradient_written_by_hand_is_no_reason_to_warn(make_net):
+    inputs = input_layer("x", (2, 3)) + input_layer("y", (2, 3))
+    net = make_net("force_backward: true\n" + inputs + loss_layer("xy"))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(3):
+            net.forward()
+            net.blobs["loss"].diff[...] = 1
+            net.backward()
+    assert not caught
 
 
 def test_a_missing_loss_weight_is_nothing_to_tell_in_a_test_net(make_loss_net):

@@ -12,9 +12,7 @@ import json
 
 from caffe import layers
 from caffe.proto import caffe_pb2
-from l1_loss import check_options
-
-OPTIONS = ("reduction", "axis", "ignore_label", "ignore_nonfinite_target")
+from l1_loss import Options, check_options, prefix
 
 
 def l1_loss(prediction, target, weight=None, route="python", loss_weight=1, **given):
@@ -25,19 +23,31 @@ def l1_loss(prediction, target, weight=None, route="python", loss_weight=1, **gi
     name="l1" or include=dict(phase=caffe.TRAIN). A top that feeds further layers and is no loss
     itself takes loss_weight=0. Raises ValueError for an unknown route or a wrong option.
     """
-    if route not in ("python", "plugin", "native"):
-        raise ValueError('l1_loss: route is "%s"; allowed: python, plugin, native' % route)
-    options = [(name, given.pop(name)) for name in OPTIONS if name in given]
+    options = [(name, given.pop(name)) for name in Options._fields if name in given]
     options = [(name, value) for name, value in options if value is not None]
-    check_options(**dict(options))
-    for name in given:
-        if name not in caffe_pb2.LayerParameter.DESCRIPTOR.fields_by_name:
-            raise ValueError('l1_loss: unknown option "%s"; allowed: %s, and the fields of a layer'
-                             % (name, ", ".join(OPTIONS)))
+    try:
+        _check(route, given)
+        check_options(**dict(options))
+    except ValueError as error:
+        prefix(error, "l1_loss")
+        raise
     bottoms = [prediction, target] + ([] if weight is None else [weight])
     given.update(_spelled(route, options), loss_weight=loss_weight)
     make = layers.Python if route == "python" else layers.L1Loss
     return make(*bottoms, **given)
+
+
+def _check(route, fields):
+    if route not in ("python", "plugin", "native"):
+        raise ValueError('route is "%s"; allowed: python, plugin, native' % route)
+    if route == "native" and not hasattr(caffe_pb2, "L1LossParameter"):
+        raise ValueError('route is "native", and this pycaffe is of a Caffe without the native '
+                         'layer; fix: scripts/apply_patch.py puts it in, or take "python" or '
+                         '"plugin"')
+    for name in fields:
+        if name not in caffe_pb2.LayerParameter.DESCRIPTOR.fields_by_name:
+            raise ValueError('unknown option "%s"; allowed: %s, and the fields of a layer'
+                             % (name, ", ".join(Options._fields)))
 
 
 def _spelled(route, options):

@@ -107,8 +107,13 @@ def test_a_net_of_every_route_computes_what_was_asked_for(route, number, nets):
 
 @pytest.mark.parametrize("arguments, message", [
     ('reductoin="MEAN"', 'l1_loss: unknown option "reductoin"; allowed: reduction, axis, '),
-    ('reduction="MAEN"', 'option "reduction" is "MAEN"; allowed: BATCHMEAN, MEAN, SUM, '),
-    ('axis=0', 'option "axis" needs "reduction": "NONE", not "BATCHMEAN"'),
+    ('reduction="MAEN"', 'l1_loss: option "reduction" is "MAEN"; allowed: BATCHMEAN, MEAN, SUM, '),
+    ('axis=0', 'l1_loss: option "axis" needs "reduction": "NONE", not "BATCHMEAN"'),
+    ('ignore_label=10**400', 'l1_loss: option "ignore_label" is 1000'),
+    ('ignore_label=float("nan")',
+     'l1_loss: option "ignore_label" is NaN; allowed: a finite number'),
+    ('route="native"', 'l1_loss: route is "native", and this pycaffe is of a Caffe without the '
+     'native layer; fix: scripts/apply_patch.py puts it in, or take "python" or "plugin"'),
     ('route="cuda"', 'l1_loss: route is "cuda"; allowed: python, plugin, native'),
 ])
 def test_what_is_wrong_is_said_at_once(arguments, message):

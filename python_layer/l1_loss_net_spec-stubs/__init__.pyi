@@ -1,7 +1,5 @@
 from typing import Any
 
-OPTIONS: tuple[str, ...]
-
 def l1_loss(
     prediction: Any,
     target: Any,

@@ -630,6 +630,28 @@ def test_training_on_an_unreduced_top_goes_on_when_the_batch_grows(make_solver, 
         assert (solver.net.params["p"][0].data != before).any()
 
 
+SHOWN = ('layer { name: "shown" type: "Power" bottom: "e" top: "shown" }\n'
+         'layer { name: "silence" type: "Silence" bottom: "shown" }\n')
+
+
+@pytest.mark.parametrize(("first", "more", "behind", "kept"), [
+    (2, "loss_weight: 2", SHOWN, False), (9, "loss_weight: 2", SHOWN, True),
+    (2, "", SHOWN + FURTHER.replace("0.125", "2"), True)],
+    ids=["grown", "made with the largest batch", "a Reduction"])
+def test_what_becomes_of_the_loss_weight_of_a_top_that_is_read_too(make_net, first, more, behind,
+                                                                   kept):
+    """As the README says. What is not kept is lost in Caffe's own Split."""
+    text = "force_backward: true\n" + input_layer("p", (first, 3)) + input_layer("q", (first, 3))
+    net = make_net(text + loss_layer("pq", more, top="e", reduction="NONE") + behind)
+    for rows in (2, 5, 9):
+        x, y = np.random.RandomState(rows).normal(size=(2, rows, 3)).astype(np.float32)
+        feed(net, x, y)
+        net.forward()
+        net.backward()
+    assert (net.blobs["p"].diff == oracle.l1_loss_grad(x, y, reduction="NONE", top_diff=2)[0]
+            ).all() == kept
+
+
 def test_the_layer_stands_next_to_another_loss(make_solver):
     other = ('layer { name: "l2" type: "EuclideanLoss" bottom: "p" bottom: "y" top: "l2" '
              "loss_weight: 0.5 }\n")

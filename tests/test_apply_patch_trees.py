@@ -242,6 +242,7 @@ BLOCK = b"""#define L1_LOSS_BASE_HEADER "x"
 #define L1_LOSS_HAS_NORMALIZATION 7
 #define L1_LOSS_HAS_EMPTY_BLOBS 7
 #define L1_LOSS_HAS_SHAPES 7
+#define L1_LOSS_HAS_PARAM_STR 7
 """
 
 
@@ -250,15 +251,18 @@ def test_the_block_of_defines_says_what_differs_between_trees(tmp_path):
     old = flatten(make_checkout(tmp_path / "old"))
     edit(old / "src/caffe/blob.cpp", b"if (count_ != 0) {", b"{")
     edit(old / "include/caffe/blob.hpp", b"& shape() const {", b"& axes() const {")
+    edit(old / PROTO, b"optional string param_str = 3", b"optional string more = 3")
     assert fit(BLOCK, open_tree(str(new)), Naming()) == (
         b'#define L1_LOSS_BASE_HEADER "caffe/layers/loss_layer.hpp"\n'
         b"#define L1_LOSS_HAS_NORMALIZATION 1\n"
         b"#define L1_LOSS_HAS_EMPTY_BLOBS 1\n"
         b"#define L1_LOSS_HAS_SHAPES 1\n"
+        b"#define L1_LOSS_HAS_PARAM_STR 1\n"
     )
     assert fit(BLOCK, open_tree(str(old)), Naming()) == (
         b'#define L1_LOSS_BASE_HEADER "caffe/loss_layers.hpp"\n'
         b"#define L1_LOSS_HAS_NORMALIZATION 0\n"
         b"#define L1_LOSS_HAS_EMPTY_BLOBS 0\n"
         b"#define L1_LOSS_HAS_SHAPES 0\n"
+        b"#define L1_LOSS_HAS_PARAM_STR 0\n"
     )

@@ -39,6 +39,7 @@ def fit(source: bytes, tree: CaffeTree, naming: Naming) -> bytes:
         b"HAS_NORMALIZATION": b"%d" % tree.has_normalization,
         b"HAS_EMPTY_BLOBS": b"%d" % tree.has_empty_blobs,
         b"HAS_SHAPES": b"%d" % tree.has_shapes,
+        b"HAS_PARAM_STR": b"%d" % tree.has_param_str,
     }
     for name, value in values.items():
         source = define(source, naming.stem.upper().encode() + b"_" + name, value)

@@ -38,6 +38,7 @@ class CaffeTree:
     has_normalization: bool
     has_empty_blobs: bool  # else Blob::Reshape divides by the size of an empty one
     has_shapes: bool  # else, before March 2015, a Blob has four axes and no shape() to ask
+    has_param_str: bool  # else, before the summer of 2015, python_param holds no options
     crlf: bool
 
     def path(self, relative: str) -> Path:
@@ -56,12 +57,14 @@ def open_tree(folder: str) -> CaffeTree:
             )
     check_interface(root)
     header = find_loss_header(root)
+    proto = without_comments(read(root / PROTO))
     return CaffeTree(
         root=root,
         loss_header=header,
-        has_normalization=b"NormalizationMode" in without_comments(read(root / PROTO)),
+        has_normalization=b"NormalizationMode" in proto,
         has_empty_blobs=b"count_ != 0" in without_comments(read(root / BLOB_SOURCE)),
         has_shapes=bool(SHAPE.search(without_comments(read(root / BLOB_HEADER)))),
+        has_param_str=b"param_str" in proto,
         crlf=b"\r\n" in read(root / "include" / header),
     )
 

@@ -18,7 +18,7 @@ from .descriptor import descriptor_set, file_name
 from .installed import Caffe, output, symbols
 
 KIT = Path(__file__).resolve().parents[2] / "caffe_patch"
-FITS = Path(__file__).with_name("fits.cpp")
+OWN_SOURCES = [Path(__file__).with_name(name) for name in ("fits.cpp", "param_str.cpp")]
 LAYER = KIT / "src" / "caffe" / "layers" / "l1_loss_layer.cpp"
 MESSAGE = KIT / "src" / "caffe" / "proto" / "l1_loss_parameter.proto"
 # A call of the C++ library's new string, in what a C++11 Caffe exports.
@@ -164,7 +164,7 @@ def protoc(*arguments: str) -> None:
 def compile_layer(caffe: Caffe, scratch: Path, staged: Path) -> None:
     flags = [f'-DL1_LOSS_PLUGIN="{fingerprint(caffe.library)}"',
              *(f"-D{name}={name}Plugin" for name in CLASSES), *compiler_flags(caffe, scratch)]
-    sources = [str(LAYER), str(FITS), str(scratch / "l1_loss_parameter.pb.cc")]
+    sources = [str(LAYER), *map(str, OWN_SOURCES), str(scratch / "l1_loss_parameter.pb.cc")]
     if not caffe.cpu_only:
         sources.append(str(scratch / "gpu.o"))
         run(nvcc_command(flags, Path(sources[-1])))

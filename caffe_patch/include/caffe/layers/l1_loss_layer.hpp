@@ -14,6 +14,7 @@
 #define L1_LOSS_HAS_NORMALIZATION 1
 #define L1_LOSS_HAS_EMPTY_BLOBS 1
 #define L1_LOSS_HAS_SHAPES 1
+#define L1_LOSS_HAS_PARAM_STR 1
 
 #include L1_LOSS_BASE_HEADER
 
@@ -31,6 +32,9 @@ namespace caffe {
 
 #ifdef L1_LOSS_PLUGIN
 using l1_loss_plugin::L1LossParameter;
+
+/// @brief Reads the options; returns what is wrong with param_str, or nothing.
+string L1LossReadParamStr(const string& param_str, L1LossParameter* options);
 #endif
 
 // Caffe's own limit, but for the summer of 2015, when it had none.

@@ -8,10 +8,6 @@
 #include "caffe/layers/l1_loss_layer.hpp"
 #include "caffe/util/math_functions.hpp"
 
-#ifdef L1_LOSS_PLUGIN
-#include "google/protobuf/util/json_util.h"
-#endif
-
 #ifdef __SSE2__
 #include <emmintrin.h>
 #endif
@@ -35,22 +31,25 @@ namespace {
 // layer of any type.
 L1LossParameter OwnParam(const LayerParameter& param, const string& where) {
   L1LossParameter result;
-  const string json = param.python_param().param_str();
-  if (json.empty()) { return result; }
-  const google::protobuf::util::Status status =
-      google::protobuf::util::JsonStringToMessage(json, &result);
-  if (!status.ok()) {
-    LOG(FATAL) << where << "param_str " << json << " is wrong ("
-        << status.ToString() << "); allowed: reduction (BATCHMEAN, MEAN, SUM, "
-        << "VALID_MEAN, WEIGHTED_MEAN, NONE), axis (an integer), ignore_label "
-        << "(a number), ignore_nonfinite_target (true or false)";
-  }
+  const string error =
+      L1LossReadParamStr(param.python_param().param_str(), &result);
+  if (!error.empty()) { LOG(FATAL) << where << error; }
   return result;
 }
 
 #else
 
+// A net that says its options as for the plugin would mean something else here
+// if they were not read.
 L1LossParameter OwnParam(const LayerParameter& param, const string& where) {
+#if L1_LOSS_HAS_PARAM_STR
+  if (param.python_param().param_str().find_first_not_of(" \t\r\n")
+      != string::npos) {
+    LOG(FATAL) << where << "param_str is read by the plugin and the Python "
+        << "layer, this Caffe reads l1_loss_param; fix: write the options "
+        << "there, as scripts/switch_route.py FILE --to native does";
+  }
+#endif
   return param.l1_loss_param();
 }
 
@@ -99,6 +98,11 @@ L1LossParameter ReadOptions(const LayerParameter& param, const string& where) {
           << "; fix: set one of them";
     }
     options.set_ignore_label(label);
+  }
+  const double label = options.ignore_label();
+  if (!(label - label == 0)) {
+    LOG(FATAL) << where << "option \"ignore_label\" is " << label
+        << "; allowed: a finite number";
   }
   if (options.has_axis() && options.reduction() != L1LossParameter::NONE) {
     LOG(FATAL) << where << "option \"axis\" needs \"reduction\": \"NONE\", not "

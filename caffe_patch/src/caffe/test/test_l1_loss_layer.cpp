@@ -681,6 +681,25 @@ TYPED_TEST(L1LossLayerTest, TestAxisOutOfRange) {
       "predictions of shape \\(3, 2, 5, 2\\)");
 }
 
+// ---- Options ----------------------------------------------------------------
+
+TYPED_TEST(L1LossLayerTest, TestLabelMustBeFinite) {
+  this->param_.mutable_l1_loss_param()->set_ignore_label(
+      std::numeric_limits<double>::infinity());
+  EXPECT_DEATH(this->Forward(), "option \"ignore_label\" is inf; allowed: a "
+      "finite number");
+}
+
+#if L1_LOSS_HAS_PARAM_STR
+TYPED_TEST(L1LossLayerTest, TestParamStrIsRefused) {
+  this->param_.mutable_python_param()->set_param_str(" \n");  // says nothing
+  this->CheckLoss();
+  this->param_.mutable_python_param()->set_param_str("{}");
+  EXPECT_DEATH(this->Forward(), "L1Loss layer \"loss\": param_str is read by "
+      "the plugin and the Python layer, this Caffe reads l1_loss_param; fix: ");
+}
+#endif
+
 // ---- loss_param -------------------------------------------------------------
 
 TYPED_TEST(L1LossLayerTest, TestNormalizeOfLossParam) {

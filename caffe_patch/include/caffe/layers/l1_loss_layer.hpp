@@ -154,7 +154,7 @@ template <typename Dtype>
 class L1LossLayer : public LossLayer<Dtype> {
  public:
   explicit L1LossLayer(const LayerParameter& param)
-      : LossLayer<Dtype>(param), divisor_(0) {}
+      : LossLayer<Dtype>(param), weighted_count_(0), divisor_(0) {}
   virtual void LayerSetUp(const vector<Blob<Dtype>*>& bottom,
       const vector<Blob<Dtype>*>& top);
   virtual void Reshape(const vector<Blob<Dtype>*>& bottom,
@@ -200,7 +200,7 @@ class L1LossLayer : public LossLayer<Dtype> {
   string where() const;
   /// @brief The shape of top[0]; checks the option axis.
   vector<int> TopShape(const Blob<Dtype>& x) const;
-  void ReshapeTop(const vector<int>& shape, Blob<Dtype>* top) const;
+  void ReshapeTop(const vector<int>& shape, Blob<Dtype>* top);
   void CheckPropagateDown(const vector<bool>& propagate_down) const;
 
   /// @brief Whether the divisor depends on what y and w hold.
@@ -220,6 +220,8 @@ class L1LossLayer : public LossLayer<Dtype> {
   L1LossIgnore<Dtype> ignore_;
   /// From an element of the predictions to its weight and its top's diff.
   L1LossBroadcast weight_map_, top_map_;
+  /// How many elements of top[0]'s diff hold the loss_weight.
+  int weighted_count_;
   /// Z of the last Forward_cpu.
   double divisor_;
   /// Z of the last Forward_gpu, behind that pass's partial sums: a fixed size.

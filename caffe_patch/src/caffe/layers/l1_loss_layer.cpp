@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <climits>
 #include <cmath>
 #include <cstring>
 #include <sstream>
@@ -131,24 +132,29 @@ vector<int> WithoutOnes(const vector<int>& shape) {
   return result;
 }
 
-// Whether fine[f:] becomes coarse[c:] by merging neighbouring axes.
-bool Merges(const vector<int>& fine, int f, const vector<int>& coarse, int c) {
-  if (c == coarse.size()) { return f == fine.size(); }
-  int64_t product = 1;
-  for (; f < fine.size(); ++f) {
-    product *= fine[f];
-    if (product == coarse[c] && Merges(fine, f + 1, coarse, c + 1)) {
-      return true;
+// Whether fine becomes coarse by merging neighbouring axes.
+bool Merges(const vector<int>& fine, const vector<int>& coarse) {
+  // Whether the first axes of fine, so many, become those of coarse so far.
+  vector<bool> fits(fine.size() + 1, false);
+  fits[0] = true;
+  for (int c = 0; c < coarse.size(); ++c) {
+    vector<bool> next(fine.size() + 1, false);
+    for (int begin = 0; begin < fine.size(); ++begin) {
+      int64_t length = fits[begin] ? 1 : -1;
+      for (int end = begin; end < fine.size() && length >= 0; ++end) {
+        length = std::min<int64_t>(length, int64_t(INT_MAX) + 1) * fine[end];
+        next[end + 1] = next[end + 1] || length == coarse[c];
+      }
     }
-    if (product > coarse[c]) { return false; }
+    fits = next;
   }
-  return false;
+  return fits[fine.size()];
 }
 
 // Whether blobs of these shapes lie in memory in the same order.
 bool SameOrder(const vector<int>& a, const vector<int>& b) {
   const vector<int> x = WithoutOnes(a), y = WithoutOnes(b);
-  return a[0] == b[0] && (Merges(x, 0, y, 0) || Merges(y, 0, x, 0));
+  return a[0] == b[0] && (Merges(x, y) || Merges(y, x));
 }
 
 // Whether a blob of the shape small can be broadcast to the shape large.
@@ -692,6 +698,12 @@ template <typename Dtype>
 void L1LossLayer<Dtype>::LayerSetUp(const vector<Blob<Dtype>*>& bottom,
     const vector<Blob<Dtype>*>& top) {
   LossLayer<Dtype>::LayerSetUp(bottom, top);  // loss_weight is 1 by default
+  for (int i = 0; i < bottom.size(); ++i) {
+    if (top[0] == bottom[i]) {
+      LOG(FATAL) << where() << "top[0] is bottom[" << i << "]; fix: give the "
+          << "top a name of its own";
+    }
+  }
   options_ = ReadOptions(this->layer_param_, where());
   ignore_.label = options_.has_ignore_label();
   ignore_.label_value = static_cast<Dtype>(options_.ignore_label());
@@ -749,17 +761,21 @@ vector<int> L1LossLayer<Dtype>::TopShape(const Blob<Dtype>& x) const {
       shape.begin() + (axis < 0 ? axis + axes : axis));
 }
 
-// A top that outgrows its memory gets a new diff, which is 0. In a scalar that
-// never happens; elsewhere the loss_weight that Caffe wrote there once must be
-// written again, or the net stops learning without a word.
+// Caffe writes the loss_weight into the diff of a top once, after the first
+// Reshape. In a scalar it stays; elsewhere it must be written into what has
+// come since, or the net stops learning without a word.
 template <typename Dtype>
 void L1LossLayer<Dtype>::ReshapeTop(const vector<int>& shape,
-    Blob<Dtype>* top) const {
-  const SyncedMemory* before = top->count() ? top->diff().get() : NULL;
+    Blob<Dtype>* top) {
+  if (std::count(shape.begin(), shape.end(), 0) > 0) {
+    // Caffe writes into the diff of an empty top too, which must exist.
+    L1LossReshape(vector<int>(1, 1), top);
+  }
   L1LossReshape(shape, top);
   const Dtype loss_weight = this->loss(0);
-  if (loss_weight != 0 && top->count() && top->diff().get() != before) {
+  if (loss_weight != 0 && top->count() > weighted_count_) {
     caffe_set(top->count(), loss_weight, top->mutable_cpu_diff());
+    weighted_count_ = top->count();
   }
 }
 

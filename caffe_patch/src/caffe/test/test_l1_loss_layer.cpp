@@ -422,21 +422,44 @@ TYPED_TEST(L1LossLayerTest, TestEmptyBatch) {
   }
 }
 
+// Here Caffe writes the loss_weight into no element, and the net must learn
+// from those that come later.
 TYPED_TEST(L1LossLayerTest, TestEmptyBatchUnreduced) {
   typedef typename TypeParam::Dtype Dtype;
   vector<int> empty(2, 3);
   empty[0] = 0;
-  Blob<Dtype> x(empty), y(empty);
-  L1LossLayer<Dtype> layer(this->param_);
-  this->param_.clear_loss_weight();
-  this->param_.add_loss_weight(0);
+  L1LossReshape(empty, this->x_);
+  L1LossReshape(empty, this->y_);
+  Blob<Dtype> loss;
+  this->top_[0] = &loss;
   this->SetReduction(L1LossParameter::NONE);
-  this->bottom_[0] = &x;
-  this->bottom_[1] = &y;
-  EXPECT_EQ(this->Forward(), 0);
-  EXPECT_EQ(this->loss_->shape(), empty);
-  this->ForwardBackward(true, true);
+  L1LossLayer<Dtype> layer(this->param_);
+  layer.SetUp(this->bottom_, this->top_);
+  const int batches[] = {0, 1, 0, 4, 2};
+  for (int i = 0; i < 5; ++i) {
+    vector<int> shape(2, 3);
+    shape[0] = batches[i];
+    L1LossReshape(shape, this->x_);
+    L1LossReshape(shape, this->y_);
+    if (batches[i]) { this->Fill(shape); }
+    layer.Forward(this->bottom_, this->top_);
+    EXPECT_EQ(loss.shape(), shape);
+    layer.Backward(this->top_, this->PropagateDown(true, false), this->bottom_);
+    for (int j = 0; j < this->x_->count(); ++j) {
+      EXPECT_NEAR(std::fabs(this->x_->cpu_diff()[j]), kLossWeight, 1e-6);
+    }
+  }
 }
+
+TYPED_TEST(L1LossLayerTest, TestEmptyMergedAxes) {
+  const int fine[] = {2, 4, 0}, coarse[] = {2, 0}, other[] = {2, 4};
+  L1LossReshape(vector<int>(fine, fine + 3), this->x_);
+  L1LossReshape(vector<int>(coarse, coarse + 2), this->y_);
+  EXPECT_EQ(this->Forward(), 0);
+  L1LossReshape(vector<int>(other, other + 2), this->y_);
+  EXPECT_DEATH(this->Forward(), "\\(2, 4, 0\\) and targets \\(2, 4\\) do not");
+}
+
 #endif
 
 // ---- Shapes -----------------------------------------------------------------
@@ -460,6 +483,14 @@ TYPED_TEST(L1LossLayerTest, TestShapesInAnotherOrderAreRefused) {
     L1LossReshape(targets[i], this->y_);
     EXPECT_DEATH(this->Forward(), "L1Loss layer \"loss\": predictions "
         "\\(2, 3, 4(, 1)?\\) and targets \\(.*\\) do not match; fix: ");
+  }
+}
+
+TYPED_TEST(L1LossLayerTest, TestInPlaceIsRefused) {
+  for (int i = 0; i < 2; ++i) {
+    this->top_[0] = this->bottom_[i];
+    EXPECT_DEATH(this->Forward(), i ? "top\\[0\\] is bottom\\[1\\]; fix: "
+        : "top\\[0\\] is bottom\\[0\\]; fix: ");
   }
 }
 

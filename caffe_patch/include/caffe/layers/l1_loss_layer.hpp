@@ -106,14 +106,13 @@ struct L1LossBroadcast {
  */
 template <typename Dtype>
 struct L1LossIgnore {
-  bool label;
-  Dtype label_value;
+  Dtype label;  // NaN, which equals nothing, if none is ignored
   bool nonfinite;
 
-  L1_LOSS_HOST_DEVICE bool any() const { return label || nonfinite; }
+  L1_LOSS_HOST_DEVICE bool any() const { return label == label || nonfinite; }
   /// @brief y - y is 0 for every number, but NaN for NaN and infinity.
   L1_LOSS_HOST_DEVICE bool operator()(const Dtype y) const {
-    return (label && y == label_value) || (nonfinite && !(y - y == Dtype(0)));
+    return y == label || (nonfinite && !(y - y == Dtype(0)));
   }
 };
 
@@ -214,6 +213,9 @@ class L1LossLayer : public LossLayer<Dtype> {
   void ForwardReduced_gpu(const vector<Blob<Dtype>*>& bottom, Blob<Dtype>* top);
   void ForwardUnreduced_gpu(const vector<Blob<Dtype>*>& bottom,
       Blob<Dtype>* top);
+
+  /// @brief partial_, of its size.
+  Blob<double>* Partial();
 
   /// The options, with what loss_param says already in them.
   L1LossParameter options_;

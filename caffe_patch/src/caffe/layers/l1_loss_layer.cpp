@@ -2,6 +2,7 @@
 #include <climits>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -13,7 +14,7 @@
 #include <emmintrin.h>
 #endif
 
-// What makes one loop of the parts that its body is put together from.
+// A loop is one only if all that it calls is part of it.
 #ifdef __GNUC__
 #define L1_LOSS_INLINE inline __attribute__((always_inline))
 #else
@@ -193,275 +194,324 @@ L1LossBroadcast MakeBroadcast(const vector<int>& small,
   return map;
 }
 
-// ---- Packs of elements ------------------------------------------------------
+// ---- Vectors ----------------------------------------------------------------
 //
 // Caffe's Makefile compiles with -O2, where GCC before 12 vectorises nothing of
 // itself. What is written in vector types it always does; clang knows them too.
-// What is left at an end goes one by one, and everything does under another
-// compiler: an element is a pack of one.
+// A single lane takes what is left at an end, and everything under another
+// compiler.
 
 template <typename Dtype>
-struct One {
-  typedef Dtype Pack;
+struct Lane {
+  typedef Dtype Vec;
   typedef bool Mask;
-  static const int kCount = 1;
-  static Pack All(const Dtype value) { return value; }
-  static Pack Load(const Dtype* from) { return *from; }
-  static void Store(const Pack pack, Dtype* to) { *to = pack; }
-  static void Stream(const Pack pack, Dtype* to) { *to = pack; }
-  static void AddTo(const Pack pack, double* lanes) { *lanes += pack; }
-  static Pack Abs(const Pack pack) { return std::fabs(pack); }
-  /// @brief pack, with its sign changed where that of the other is minus.
-  static Pack Flip(const Pack pack, const Pack other) {
-    return other < 0 ? -pack : pack;
-  }
-  static Pack Select(const Mask mask, const Pack yes, const Pack no) {
+  static const int kLanes = 1;
+  static Vec Set(const Dtype value) { return value; }
+  static Vec Load(const Dtype* from) { return *from; }
+  static void Store(const Vec v, Dtype* to) { *to = v; }
+  static void Stream(const Vec v, Dtype* to) { *to = v; }
+  static Vec Abs(const Vec v) { return std::fabs(v); }
+  /// @brief v, with its sign changed where that of the other is minus.
+  static Vec Flip(const Vec v, const Vec other) { return other < 0 ? -v : v; }
+  static Vec IfThenElse(const Mask mask, const Vec yes, const Vec no) {
     return mask ? yes : no;
   }
+  static Vec IfThenElseZero(const Mask mask, const Vec yes) {
+    return mask ? yes : Vec(0);
+  }
+  struct Sum {
+    double sum;
+    Sum() : sum(0) {}
+    void Add(const Vec v) { sum += v; }
+    void AddProduct(const Vec a, const Vec b) {
+      sum += static_cast<double>(a) * b;
+    }
+    double Total() const { return sum; }
+  };
 };
 
 #if defined(__GNUC__) && !defined(__INTEL_COMPILER)
 
-template <typename Dtype> struct PackTypes;
+typedef double Doubles __attribute__((vector_size(16)));
+
+template <typename Dtype> struct Lanes;
 
 template <>
-struct PackTypes<float> {
-  typedef float Pack __attribute__((vector_size(16)));
+struct Lanes<float> {
+  typedef float Vec __attribute__((vector_size(16)));
   typedef int Mask __attribute__((vector_size(16)));
-  static Pack All(const float a) {
-    const Pack pack = {a, a, a, a};
-    return pack;
+#ifdef __SSE2__
+  static Doubles Low(const Vec v) { return Doubles(_mm_cvtps_pd(__m128(v))); }
+  static Doubles High(const Vec v) {
+    return Doubles(_mm_cvtps_pd(_mm_movehl_ps(__m128(v), __m128(v))));
   }
-  static void AddTo(const Pack pack, double* lanes) {
-    lanes[0] += pack[0];
-    lanes[1] += pack[1];
-    lanes[2] += pack[2];
-    lanes[3] += pack[3];
+#else
+  static Doubles Low(const Vec v) {
+    const Doubles low = {v[0], v[1]};
+    return low;
   }
+  static Doubles High(const Vec v) {
+    const Doubles high = {v[2], v[3]};
+    return high;
+  }
+#endif
+  struct Sum {
+    Doubles low, high;
+    Sum() : low(Doubles()), high(Doubles()) {}
+    void Add(const Vec v) {
+      low += Low(v);
+      high += High(v);
+    }
+    void AddProduct(const Vec a, const Vec b) {
+      low += Low(a) * Low(b);
+      high += High(a) * High(b);
+    }
+    double Total() const { return (low[0] + low[1]) + (high[0] + high[1]); }
+  };
 };
 
 template <>
-struct PackTypes<double> {
-  typedef double Pack __attribute__((vector_size(16)));
+struct Lanes<double> {
+  typedef Doubles Vec;
   typedef int64_t Mask __attribute__((vector_size(16)));
-  static Pack All(const double a) {
-    const Pack pack = {a, a};
-    return pack;
-  }
-  static void AddTo(const Pack pack, double* lanes) {
-    lanes[0] += pack[0];
-    lanes[1] += pack[1];
-  }
+  struct Sum {
+    Doubles sum;
+    Sum() : sum(Doubles()) {}
+    void Add(const Vec v) { sum += v; }
+    void AddProduct(const Vec a, const Vec b) { sum += a * b; }
+    double Total() const { return sum[0] + sum[1]; }
+  };
 };
 
-// A mask has all bits of an element set, or none.
+// A mask has all bits of a lane set, or none.
 template <typename Dtype>
-struct Many : PackTypes<Dtype> {
-  typedef typename PackTypes<Dtype>::Pack Pack;
-  typedef typename PackTypes<Dtype>::Mask Mask;
-  static const int kCount = 16 / sizeof(Dtype);
-  static Pack Load(const Dtype* from) {
-    Pack pack;
-    memcpy(&pack, from, sizeof(pack));  // NOLINT(caffe/alt_fn)
-    return pack;
+struct Vector : Lanes<Dtype> {
+  typedef typename Lanes<Dtype>::Vec Vec;
+  typedef typename Lanes<Dtype>::Mask Mask;
+  static const int kLanes = 16 / sizeof(Dtype);
+  static Vec Set(const Dtype value) { return Vec() + value; }
+  static Vec Load(const Dtype* from) {
+    Vec v;
+    memcpy(&v, from, sizeof(v));  // NOLINT(caffe/alt_fn)
+    return v;
   }
-  static void Store(const Pack pack, Dtype* to) {
-    memcpy(to, &pack, sizeof(pack));  // NOLINT(caffe/alt_fn)
+  static void Store(const Vec v, Dtype* to) {
+    memcpy(to, &v, sizeof(v));  // NOLINT(caffe/alt_fn)
   }
   // Past the caches; the place must be a multiple of 16.
-  static void Stream(const Pack pack, Dtype* to) {
+  static void Stream(const Vec v, Dtype* to) {
 #ifdef __SSE2__
-    _mm_stream_si128(reinterpret_cast<__m128i*>(to), __m128i(pack));
+    _mm_stream_si128(reinterpret_cast<__m128i*>(to), __m128i(v));
 #else
-    Store(pack, to);
+    Store(v, to);
 #endif
   }
-  static Mask SignBits() { return Mask(Many::All(Dtype(-0.))); }
-  static Pack Abs(const Pack pack) { return Pack(Mask(pack) & ~SignBits()); }
-  static Pack Flip(const Pack pack, const Pack other) {
-    return Pack(Mask(pack) ^ (Mask(other) & SignBits()));
+  static Mask SignBits() { return Mask(-Vec()); }
+  static Vec Abs(const Vec v) { return Vec(Mask(v) & ~SignBits()); }
+  static Vec Flip(const Vec v, const Vec other) {
+    return Vec(Mask(v) ^ (Mask(other) & SignBits()));
   }
-  static Pack Select(const Mask mask, const Pack yes, const Pack no) {
-    return Pack((Mask(yes) & mask) | (Mask(no) & ~mask));
+  static Vec IfThenElse(const Mask mask, const Vec yes, const Vec no) {
+    return Vec((Mask(yes) & mask) | (Mask(no) & ~mask));
+  }
+  static Vec IfThenElseZero(const Mask mask, const Vec yes) {
+    return Vec(Mask(yes) & mask);
   }
 };
 
 #else
 
-template <typename Dtype> struct Many : One<Dtype> {};
+template <typename Dtype> struct Vector : Lane<Dtype> {};
 
 #endif  // __GNUC__
 
-// ---- Terms ------------------------------------------------------------------
-//
-// What is computed for the elements of a block, from number i on.
+// ---- Elements ---------------------------------------------------------------
 
+// What the elements are multiplied by.
 template <typename Dtype>
-struct Value {  // of each element, or with a mask of 0 one of all
-  const Dtype* value;
-  int mask;
-  template <typename P>
-  L1_LOSS_INLINE typename P::Pack at(const int i) const {
-    return P::Load(value + (i & mask));
-  }
+struct Factor {
+  const Dtype* each;  // a number for each of them; NULL stands for ones
+  Dtype all;          // and one for all
 };
 
+// Neighbouring elements of the predictions and the targets.
 template <typename Dtype>
-struct Loss {
+struct Block {
   const Dtype* x;
   const Dtype* y;
-  template <typename P>
-  L1_LOSS_INLINE typename P::Pack at(const int i) const {
-    return P::Abs(P::Load(x + i) - P::Load(y + i));
+  Factor<Dtype> factor;
+  L1LossIgnore<Dtype> ignore;
+
+  Block from(const int i) const {
+    Block rest = *this;
+    rest.x += i;
+    rest.y += i;
+    if (factor.each) { rest.factor.each += i; }
+    return rest;
   }
 };
 
-// a sign(x - y); x - y itself stands for the sign of 0 and of NaN.
+// Which targets are ignored, told to the compiler.
+enum Ignore { kNone = 0, kLabel = 1, kNonfinite = 2, kBoth = 3 };
+
 template <typename Dtype>
-struct Sign {
-  const Dtype* x;
-  const Dtype* y;
-  Dtype a;
-  template <typename P>
-  L1_LOSS_INLINE typename P::Pack at(const int i) const {
-    const typename P::Pack difference = P::Load(x + i) - P::Load(y + i);
-    const typename P::Mask has_sign(P::Abs(difference) > P::All(0));
-    return P::Select(has_sign, P::Flip(P::All(a), difference), difference);
+Ignore IgnoreOf(const Block<Dtype>& block) {
+  const bool label = block.ignore.label == block.ignore.label;
+  return Ignore(label * kLabel | block.ignore.nonfinite * kNonfinite);
+}
+
+// v, but 0 where the target is ignored.
+template <typename V, Ignore kIgnore, typename Dtype>
+L1_LOSS_INLINE typename V::Vec Kept(const Block<Dtype>& block, const int i,
+    typename V::Vec v) {
+  const typename V::Vec y = V::Load(block.y + i);
+  if (kIgnore & kLabel) {
+    const typename V::Mask kept(y != V::Set(block.ignore.label));
+    v = V::IfThenElseZero(kept, v);
   }
-};
-
-template <typename A, typename B>
-struct Times {
-  A a;
-  B b;
-  template <typename P>
-  L1_LOSS_INLINE typename P::Pack at(const int i) const {
-    return a.template at<P>(i) * b.template at<P>(i);
+  if (kIgnore & kNonfinite) {
+    const typename V::Mask kept(y - y == V::Set(0));
+    v = V::IfThenElseZero(kept, v);
   }
-};
+  return v;
+}
 
-template <typename Term>
-struct OneWhereNotZero {
-  Term term;
-  template <typename P>
-  L1_LOSS_INLINE typename P::Pack at(const int i) const {
-    const typename P::Mask not_zero(term.template at<P>(i) != P::All(0));
-    return P::Select(not_zero, P::All(1), P::All(0));
+enum Quantity { kLoss, kOne, kNonzeroFactor };
+
+// |x - y|, or what is counted, of the elements from number i on.
+template <typename V, Quantity kQuantity, Ignore kIgnore, typename Dtype>
+L1_LOSS_INLINE typename V::Vec At(const Block<Dtype>& block, const int i) {
+  typename V::Vec v = V::Set(1);
+  if (kQuantity == kLoss) {
+    v = V::Abs(V::Load(block.x + i) - V::Load(block.y + i));
+  } else if (kQuantity == kNonzeroFactor) {
+    const typename V::Mask counts(V::Load(block.factor.each + i) != V::Set(0));
+    v = V::IfThenElseZero(counts, v);
   }
-};
+  return Kept<V, kIgnore>(block, i, v);
+}
 
-template <typename Dtype, typename Term>
-struct ZeroAtLabel {
-  Term term;
-  const Dtype* y;
-  Dtype label;
-  template <typename P>
-  L1_LOSS_INLINE typename P::Pack at(const int i) const {
-    const typename P::Mask kept(P::Load(y + i) != P::All(label));
-    return P::Select(kept, term.template at<P>(i), P::All(0));
+// The elementwise loss factor |x - y|, or its gradient factor sign(x - y).
+template <typename V, bool kGradient, bool kEach, Ignore kIgnore,
+    typename Dtype>
+L1_LOSS_INLINE typename V::Vec Written(const Block<Dtype>& block, const int i) {
+  const typename V::Vec difference =
+      V::Load(block.x + i) - V::Load(block.y + i);
+  const typename V::Vec size = V::Abs(difference);
+  typename V::Vec factor = V::Set(block.factor.all);
+  if (kEach) { factor = factor * V::Load(block.factor.each + i); }
+  if (!kGradient) { return Kept<V, kIgnore>(block, i, size * factor); }
+  // The difference itself is the sign of 0 and of NaN.
+  const typename V::Mask has_sign(size > V::Set(0));
+  return Kept<V, kIgnore>(block, i, V::IfThenElse(has_sign,
+      V::Flip(factor, difference), kEach ? difference * factor : difference));
+}
+
+// ---- Sums over a block ------------------------------------------------------
+
+template <Quantity kQuantity, Ignore kIgnore, typename Dtype>
+L1_LOSS_INLINE typename Vector<Dtype>::Vec FourAt(const Block<Dtype>& block,
+    const int i) {
+  typedef Vector<Dtype> V;
+  const int n = V::kLanes;
+  return (At<V, kQuantity, kIgnore>(block, i)
+      + At<V, kQuantity, kIgnore>(block, i + n))
+      + (At<V, kQuantity, kIgnore>(block, i + 2 * n)
+      + At<V, kQuantity, kIgnore>(block, i + 3 * n));
+}
+
+// Sums what is never negative. Sixteen meet in pairs in Dtype before they meet
+// a double, which costs a relative error of four roundings at the most.
+template <Quantity kQuantity, Ignore kIgnore, typename Dtype>
+double SumOf(const int n, const Block<Dtype> block) {
+  typedef Vector<Dtype> V;
+  typename V::Sum sum;
+  typename Lane<Dtype>::Sum rest;
+  const int four = 4 * V::kLanes;
+  int i = 0;
+  for (; n - i >= 4 * four; i += 4 * four) {
+    sum.Add((FourAt<kQuantity, kIgnore>(block, i)
+        + FourAt<kQuantity, kIgnore>(block, i + four))
+        + (FourAt<kQuantity, kIgnore>(block, i + 2 * four)
+        + FourAt<kQuantity, kIgnore>(block, i + 3 * four)));
   }
-};
-
-template <typename Dtype, typename Term>
-struct ZeroAtNonfinite {
-  Term term;
-  const Dtype* y;
-  template <typename P>
-  L1_LOSS_INLINE typename P::Pack at(const int i) const {
-    const typename P::Pack zero = P::Load(y + i) - P::Load(y + i);
-    const typename P::Mask kept(zero == P::All(0));
-    return P::Select(kept, term.template at<P>(i), P::All(0));
+  for (; n - i >= V::kLanes; i += V::kLanes) {
+    sum.Add(At<V, kQuantity, kIgnore>(block, i));
   }
-};
-
-// ---- What is done with the terms of a block ---------------------------------
-
-template <int kTerms>
-struct Pairs {  // adds the terms of so many packs, from number i on, in pairs
-  template <typename P, typename Term>
-  static L1_LOSS_INLINE typename P::Pack Sum(const Term& term, const int i) {
-    return Pairs<kTerms / 2>::template Sum<P>(term, i)
-        + Pairs<kTerms / 2>::template Sum<P>(term, i + kTerms / 2 * P::kCount);
+  for (; i < n; ++i) {
+    rest.Add(At<Lane<Dtype>, kQuantity, kIgnore>(block, i));
   }
-};
+  return sum.Total() + rest.Total();
+}
 
-template <>
-struct Pairs<1> {
-  template <typename P, typename Term>
-  static L1_LOSS_INLINE typename P::Pack Sum(const Term& term, const int i) {
-    return term.template at<P>(i);
+// Sums products with factors of either sign, which can cancel: in double.
+template <Quantity kQuantity, Ignore kIgnore, typename Dtype>
+double SumOfProducts(const int n, const Block<Dtype> block) {
+  typedef Vector<Dtype> V;
+  typedef Lane<Dtype> L;
+  const Dtype* const each = block.factor.each;
+  typename V::Sum even, odd;
+  typename L::Sum rest;
+  int i = 0;
+  for (; n - i >= 2 * V::kLanes; i += 2 * V::kLanes) {
+    const int next = i + V::kLanes;
+    even.AddProduct(At<V, kQuantity, kIgnore>(block, i),
+        Kept<V, kIgnore>(block, i, V::Load(each + i)));
+    odd.AddProduct(At<V, kQuantity, kIgnore>(block, next),
+        Kept<V, kIgnore>(block, next, V::Load(each + next)));
   }
-};
+  for (; i < n; ++i) {
+    rest.AddProduct(At<L, kQuantity, kIgnore>(block, i),
+        Kept<L, kIgnore>(block, i, each[i]));
+  }
+  return even.Total() + odd.Total() + rest.Total();
+}
 
-// Adds them up, in double. Sixteen meet in pairs before they meet the double,
-// which costs a relative error of four roundings at the most.
+// The same for what has left the range of Dtype, or is NaN or infinite.
 template <typename Dtype>
-struct Add {
-  double sum;
-
-  template <typename Term>
-  void operator()(const int n, const Term term) {
-    typedef Many<Dtype> P;
-    const int kRun = 16 * P::kCount;
-    double lanes[P::kCount] = {0}, added = 0;
-    int i = 0;
-    for (; n - i >= kRun; i += kRun) {
-      P::AddTo(Pairs<16>::template Sum<P>(term, i), lanes);
-    }
-    for (; n - i >= P::kCount; i += P::kCount) {
-      P::AddTo(term.template at<P>(i), lanes);
-    }
-    for (; i < n; ++i) { added += term.template at<One<Dtype> >(i); }
-    for (int k = 0; k < P::kCount; ++k) { added += lanes[k]; }
-    if (!(added - added == 0)) {
-      // NaN, infinity, or terms that together left the range of Dtype.
-      added = 0;
-      for (i = 0; i < n; ++i) { added += term.template at<One<Dtype> >(i); }
-    }
-    sum += added;
+double SumOfDoubles(const int n, const Block<Dtype>& block) {
+  double sum = 0;
+  for (int i = 0; i < n; ++i) {
+    if (block.ignore(block.y[i])) { continue; }
+    const double factor = block.factor.each ? block.factor.each[i]
+        : block.factor.all;
+    sum += factor * std::fabs(static_cast<double>(block.x[i]) - block.y[i]);
   }
-};
+  return sum;
+}
 
-// Writes them to out, and their negatives to minus if that is not NULL; past
-// the caches if stream is set, for which both must be multiples of 16.
+template <Ignore kIgnore, typename Dtype>
+double SumOfLosses(const int n, const Block<Dtype>& block) {
+  const double sum = block.factor.each
+      ? SumOfProducts<kLoss, kIgnore>(n, block)
+      : block.factor.all * SumOf<kLoss, kIgnore>(n, block);
+  return sum - sum == 0 ? sum : SumOfDoubles(n, block);
+}
+
+template <Ignore kIgnore, typename Dtype>
+double SumOfCounted(const int n, const Block<Dtype>& block,
+    const bool sum_weights) {
+  if (block.factor.each) {
+    return sum_weights ? SumOfProducts<kOne, kIgnore>(n, block)
+        : SumOf<kNonzeroFactor, kIgnore>(n, block);
+  }
+  const double weight = sum_weights ? block.factor.all : block.factor.all != 0;
+  return weight == 0 ? 0 : weight * SumOf<kOne, kIgnore>(n, block);
+}
+
+// ---- Writing a block --------------------------------------------------------
+
+// Where to: the negatives too if minus is not NULL; past the caches if stream
+// is set, for which both must be multiples of 16.
 template <typename Dtype>
-struct Write {
-  Dtype* out;
+struct Output {
+  Dtype* plus;
   Dtype* minus;
   bool stream;
 
   void advance(const int n) {
-    out += n;
+    plus += n;
     if (minus) { minus += n; }
-  }
-  template <typename Term>
-  void operator()(const int n, const Term term) const {
-    typedef Many<Dtype> P;
-    const int i = stream ? Each<P, true>(0, n, term)
-        : Each<P, false>(0, n, term);
-    Each<One<Dtype>, false>(i, n, term);
-  }
-  // Two loops: one that asks for minus each time takes a third longer.
-  template <typename P, bool kStream, typename Term>
-  int Each(int i, const int n, const Term term) const {
-    Dtype* const plus = out;
-    Dtype* const negative = minus;
-    if (!negative) {
-      for (; n - i >= P::kCount; i += P::kCount) {
-        Put<P, kStream>(term.template at<P>(i), plus + i);
-      }
-      return i;
-    }
-    for (; n - i >= P::kCount; i += P::kCount) {
-      const typename P::Pack pack = term.template at<P>(i);
-      Put<P, kStream>(pack, plus + i);
-      Put<P, kStream>(-pack, negative + i);
-    }
-    return i;
-  }
-  template <typename P, bool kStream>
-  static void Put(const typename P::Pack pack, Dtype* to) {
-    if (kStream) { P::Stream(pack, to); } else { P::Store(pack, to); }
   }
 };
 
@@ -469,14 +519,13 @@ struct Write {
 // caches, so that reading it into them first would be wasted.
 const size_t kStreamBytes = 8 << 20;
 
-// A writer of so many elements.
 template <typename Dtype>
-Write<Dtype> MakeWrite(const int count, Dtype* out, Dtype* minus) {
+Output<Dtype> MakeOutput(const int count, Dtype* plus, Dtype* minus) {
   const size_t places =
-      reinterpret_cast<size_t>(out) | reinterpret_cast<size_t>(minus);
-  const Write<Dtype> write = {out, minus,
+      reinterpret_cast<size_t>(plus) | reinterpret_cast<size_t>(minus);
+  const Output<Dtype> output = {plus, minus,
       count * sizeof(Dtype) >= kStreamBytes && places % 16 == 0};
-  return write;
+  return output;
 }
 
 // Lets other threads see what went past the caches.
@@ -484,6 +533,63 @@ inline void FinishStream() {
 #ifdef __SSE2__
   _mm_sfence();
 #endif
+}
+
+template <typename V, bool kStream, typename Dtype>
+L1_LOSS_INLINE void Put(const typename V::Vec v, Dtype* to) {
+  if (kStream) { V::Stream(v, to); } else { V::Store(v, to); }
+}
+
+// Two loops: one that asks for minus each time takes a third longer.
+template <typename V, bool kStream, bool kGradient, bool kEach, Ignore kIgnore,
+    typename Dtype>
+int WriteLoop(int i, const int n, const Block<Dtype> block,
+    const Output<Dtype>& output) {
+  Dtype* const plus = output.plus;
+  Dtype* const minus = output.minus;
+  if (!minus) {
+    for (; n - i >= V::kLanes; i += V::kLanes) {
+      Put<V, kStream>(Written<V, kGradient, kEach, kIgnore>(block, i),
+          plus + i);
+    }
+    return i;
+  }
+  for (; n - i >= V::kLanes; i += V::kLanes) {
+    const typename V::Vec v = Written<V, kGradient, kEach, kIgnore>(block, i);
+    Put<V, kStream>(v, plus + i);
+    Put<V, kStream>(-v, minus + i);
+  }
+  return i;
+}
+
+template <bool kGradient, bool kEach, Ignore kIgnore, typename Dtype>
+void WriteBlock(const int n, const Block<Dtype>& block,
+    const Output<Dtype>& output) {
+  typedef Vector<Dtype> V;
+  typedef Lane<Dtype> L;
+  const int i = output.stream
+      ? WriteLoop<V, true, kGradient, kEach, kIgnore>(0, n, block, output)
+      : WriteLoop<V, false, kGradient, kEach, kIgnore>(0, n, block, output);
+  WriteLoop<L, false, kGradient, kEach, kIgnore>(i, n, block, output);
+}
+
+template <bool kGradient, Ignore kIgnore, typename Dtype>
+void WriteBlock(const int n, const Block<Dtype>& block,
+    const Output<Dtype>& output) {
+  block.factor.each
+      ? WriteBlock<kGradient, true, kIgnore>(n, block, output)
+      : WriteBlock<kGradient, false, kIgnore>(n, block, output);
+}
+
+template <bool kGradient, typename Dtype>
+void Write(const int n, const Block<Dtype>& block,
+    const Output<Dtype>& output) {
+  switch (IgnoreOf(block)) {
+    case kNone: return WriteBlock<kGradient, kNone>(n, block, output);
+    case kLabel: return WriteBlock<kGradient, kLabel>(n, block, output);
+    case kNonfinite: return WriteBlock<kGradient, kNonfinite>(n, block, output);
+    case kBoth: return WriteBlock<kGradient, kBoth>(n, block, output);
+  }
 }
 
 // ---- Factors that are broadcast ---------------------------------------------
@@ -496,19 +602,14 @@ const int kBlock = 1024;
 // From this number on, elements of the same factor are a block of their own.
 const int kLongRun = 64;
 
-// The same factor for all elements; the buffer holds a pack.
+// How many of n elements from number begin on are taken at a time: no more than
+// have the same factor, if these are many. Every block begins with a whole
+// vector, so that it can be streamed.
 template <typename Dtype>
-Value<Dtype> Uniform(const Dtype factor, Dtype* buffer) {
-  std::fill(buffer, buffer + Many<Dtype>::kCount, factor);
-  const Value<Dtype> value = {buffer, 0};
-  return value;
-}
-
-template <typename Dtype>
-void Fill(const int n, const Dtype factor, Dtype* out) {
-  Dtype buffer[Many<Dtype>::kCount];
-  const Write<Dtype> write = {out, NULL, false};
-  write(n, Uniform(factor, buffer));
+int Apart(const L1LossBroadcast& map, const int begin, const int n) {
+  const int run = map.run(begin);
+  const bool apart = run >= kLongRun && run % Vector<Dtype>::kLanes == 0;
+  return apart ? std::min(n, run) : n;
 }
 
 // Writes the factors of the elements begin, ..., begin + n - 1 one by one.
@@ -525,7 +626,7 @@ void Expand(const L1LossBroadcast& map, const Dtype* factor, int begin, int n,
   while (n > 0) {
     const int run = std::min(n, map.size[last] - at[last]);
     if (map.stride[last] == 0) {
-      Fill(run, *factor, out);
+      std::fill(out, out + run, *factor);
     } else {
       std::copy(factor, factor + run, out);
     }
@@ -541,20 +642,41 @@ void Expand(const L1LossBroadcast& map, const Dtype* factor, int begin, int n,
   }
 }
 
-// The factors of the elements begin, ..., begin + n - 1; the buffer holds a
-// block.
+// The factors of the elements begin, ..., begin + n - 1; 1 without a map.
 template <typename Dtype>
-Value<Dtype> Factors(const L1LossBroadcast& map, const Dtype* factor,
+Factor<Dtype> FactorOf(const L1LossBroadcast& map, const Dtype* factor,
     const int begin, const int n, Dtype* buffer) {
+  Factor<Dtype> result = {NULL, Dtype(1)};
+  if (!factor) { return result; }
   if (map.run(begin) >= n) {
-    return Uniform(factor[map.index(begin)], buffer);
-  }
-  Value<Dtype> value = {factor + begin, -1};
-  if (!map.identity()) {
+    result.all = factor[map.index(begin)];
+  } else if (map.identity()) {
+    result.each = factor + begin;
+  } else {
     Expand(map, factor, begin, n, buffer);
-    value.value = buffer;
+    result.each = buffer;
   }
-  return value;
+  return result;
+}
+
+// a b scale. Written down in the buffer, each rounded once, where the scale
+// alone may be lost in Dtype: it may be far below 1, as its divisor is above.
+template <typename Dtype>
+Factor<Dtype> Product(const int n, const Factor<Dtype>& a,
+    const Factor<Dtype>& b, const double scale, Dtype* buffer) {
+  const double all = static_cast<double>(a.all) * b.all * scale;
+  Factor<Dtype> product = {a.each ? a.each : b.each, static_cast<Dtype>(all)};
+  const Dtype least = product.each ? std::numeric_limits<Dtype>::min() : 0;
+  if (!(a.each && b.each) && (all == 0 || (product.all - product.all == 0
+      && std::fabs(product.all) >= least))) {
+    return product;
+  }
+  for (int i = 0; i < n; ++i) {
+    buffer[i] = all * (a.each ? a.each[i] : 1) * (b.each ? b.each[i] : 1);
+  }
+  product.each = buffer;
+  product.all = 1;
+  return product;
 }
 
 // ---- What the options make of the bottoms -----------------------------------
@@ -567,73 +689,18 @@ struct Inputs {
   L1LossBroadcast weight_map;
   L1LossIgnore<Dtype> ignore;
 
-  // How many elements from number begin on are taken at a time: no more than
-  // have the same weight, if these are many. Every block begins with a whole
-  // pack, so that it can be streamed.
+  // How many elements from number begin on are taken at a time.
   int block(const int begin, const int count) const {
     const int n = std::min(kBlock, count - begin);
-    const int run = w ? weight_map.run(begin) : n;
-    const bool apart = run >= kLongRun && run % Many<Dtype>::kCount == 0;
-    return apart ? std::min(n, run) : n;
+    return w ? Apart<Dtype>(weight_map, begin, n) : n;
   }
-  // The weights of the elements begin, ..., begin + n - 1.
-  Value<Dtype> weights(const int begin, const int n, Dtype* buffer) const {
-    return w ? Factors(weight_map, w, begin, n, buffer)
-        : Uniform(Dtype(1), buffer);
+  Block<Dtype> at(const int begin, const Factor<Dtype>& factor) const {
+    const Block<Dtype> block = {x + begin, y + begin, factor, ignore};
+    return block;
   }
-  // Does the action with e of the same elements.
-  template <typename Action>
-  void losses(const int begin, const int n, Action* action) const {
-    const Loss<Dtype> loss = {x + begin, y + begin};
-    if (!w) { return kept(begin, n, loss, action); }
-    Dtype buffer[kBlock];
-    const Times<Loss<Dtype>, Value<Dtype> > e = {loss,
-        weights(begin, n, buffer)};
-    kept(begin, n, e, action);
-  }
-  // Does it with a w sign(x - y), times the factors unless these are NULL.
-  template <typename Action>
-  void gradients(const int begin, const int n, const Dtype a,
-      const Value<Dtype>* factors, Action* action) const {
-    const Sign<Dtype> sign = {x + begin, y + begin, a};
-    if (!w && !factors) { return kept(begin, n, sign, action); }
-    Dtype buffer[kBlock];
-    const Value<Dtype> factor = w ? weights(begin, n, buffer) : *factors;
-    const Times<Sign<Dtype>, Value<Dtype> > product = {sign, factor};
-    if (!w || !factors) { return kept(begin, n, product, action); }
-    const Times<Times<Sign<Dtype>, Value<Dtype> >, Value<Dtype> > both = {
-        product, *factors};
-    kept(begin, n, both, action);
-  }
-  // What the same elements add to a divisor that counts.
-  double counted(const int begin, const int n, const bool sum_weights) const {
-    Add<Dtype> add = {0};
-    Dtype buffer[kBlock];
-    const Value<Dtype> weight = weights(begin, n, buffer);
-    if (sum_weights || !w) {
-      kept(begin, n, weight, &add);
-    } else {
-      const OneWhereNotZero<Value<Dtype> > valid = {weight};
-      kept(begin, n, valid, &add);
-    }
-    return add.sum;
-  }
-
-  // Does the action with the terms, which are 0 where the target is ignored.
-  template <typename Term, typename Action>
-  void kept(const int begin, const int n, const Term& term,
-      Action* action) const {
-    if (!ignore.label) { return finite(begin, n, term, action); }
-    const ZeroAtLabel<Dtype, Term> kept_term = {term, y + begin,
-        ignore.label_value};
-    finite(begin, n, kept_term, action);
-  }
-  template <typename Term, typename Action>
-  void finite(const int begin, const int n, const Term& term,
-      Action* action) const {
-    if (!ignore.nonfinite) { return (*action)(n, term); }
-    const ZeroAtNonfinite<Dtype, Term> finite_term = {term, y + begin};
-    (*action)(n, finite_term);
+  // The buffer holds kBlock elements.
+  Factor<Dtype> weights(const int begin, const int n, Dtype* buffer) const {
+    return FactorOf(weight_map, w, begin, n, buffer);
   }
 };
 
@@ -649,13 +716,36 @@ Inputs<Dtype> MakeInputs(const vector<Blob<Dtype>*>& bottom,
   return inputs;
 }
 
+// The sum of e over a block.
+template <typename Dtype>
+double Loss(const int n, const Block<Dtype>& block) {
+  switch (IgnoreOf(block)) {
+    case kNone: return SumOfLosses<kNone>(n, block);
+    case kLabel: return SumOfLosses<kLabel>(n, block);
+    case kNonfinite: return SumOfLosses<kNonfinite>(n, block);
+    default: return SumOfLosses<kBoth>(n, block);
+  }
+}
+
+// What a block adds to a divisor that counts.
+template <typename Dtype>
+double Counted(const int n, const Block<Dtype>& block, const bool sum_weights) {
+  switch (IgnoreOf(block)) {
+    case kNone: return SumOfCounted<kNone>(n, block, sum_weights);
+    case kLabel: return SumOfCounted<kLabel>(n, block, sum_weights);
+    case kNonfinite: return SumOfCounted<kNonfinite>(n, block, sum_weights);
+    default: return SumOfCounted<kBoth>(n, block, sum_weights);
+  }
+}
+
 template <typename Dtype>
 void WriteLosses(const Inputs<Dtype>& inputs, const int count, Dtype* top) {
-  Write<Dtype> write = MakeWrite<Dtype>(count, top, NULL);
+  Output<Dtype> output = MakeOutput<Dtype>(count, top, NULL);
   for (int begin = 0, n; begin < count; begin += n) {
     n = inputs.block(begin, count);
-    inputs.losses(begin, n, &write);
-    write.advance(n);
+    Dtype buffer[kBlock];
+    Write<false>(n, inputs.at(begin, inputs.weights(begin, n, buffer)), output);
+    output.advance(n);
   }
   FinishStream();
 }
@@ -664,21 +754,20 @@ void WriteLosses(const Inputs<Dtype>& inputs, const int count, Dtype* top) {
 template <typename Dtype>
 void WriteRowMeans(const Inputs<Dtype>& inputs, const int count, const int row,
     Dtype* top) {
-  Dtype e[kBlock];
-  const Write<Dtype> write = {e, NULL, false};
-  Add<Dtype> add = {0};
+  double sum = 0;
   int left = row;  // of the row that is being summed
   for (int begin = 0, n; begin < count; begin += n) {
     n = inputs.block(begin, count);
-    inputs.losses(begin, n, &write);
+    Dtype buffer[kBlock];
+    const Block<Dtype> block =
+        inputs.at(begin, inputs.weights(begin, n, buffer));
     for (int at = 0, part; at < n; at += part) {
       part = std::min(left, n - at);
-      const Value<Dtype> values = {e + at, -1};
-      add(part, values);
+      sum += Loss(part, block.from(at));
       left -= part;
       if (left == 0) {
-        *top++ = add.sum / row;
-        add.sum = 0;
+        *top++ = sum / row;
+        sum = 0;
         left = row;
       }
     }
@@ -705,8 +794,9 @@ void L1LossLayer<Dtype>::LayerSetUp(const vector<Blob<Dtype>*>& bottom,
     }
   }
   options_ = ReadOptions(this->layer_param_, where());
-  ignore_.label = options_.has_ignore_label();
-  ignore_.label_value = static_cast<Dtype>(options_.ignore_label());
+  ignore_.label = options_.has_ignore_label()
+      ? static_cast<Dtype>(options_.ignore_label())
+      : std::numeric_limits<Dtype>::quiet_NaN();
   ignore_.nonfinite = options_.ignore_nonfinite_target();
 }
 
@@ -811,23 +901,25 @@ template <typename Dtype>
 void L1LossLayer<Dtype>::ForwardReduced_cpu(const vector<Blob<Dtype>*>& bottom,
     Blob<Dtype>* top) {
   const int count = bottom[0]->count();
-  Add<Dtype> loss = {0};
-  double counted = 0;
+  double loss = 0, counted = 0;
   if (count > 0) {
     const Inputs<Dtype> inputs = MakeInputs(bottom, weight_map_, ignore_);
     for (int begin = 0, n; begin < count; begin += n) {
       n = inputs.block(begin, count);
+      Dtype buffer[kBlock];
+      const Block<Dtype> block =
+          inputs.at(begin, inputs.weights(begin, n, buffer));
       // In this order y or w comes from the memory now, and the rest below:
       // that is faster than everything at once.
       if (counts()) {
-        counted += inputs.counted(begin, n,
+        counted += Counted(n, block,
             options_.reduction() == L1LossParameter::WEIGHTED_MEAN);
       }
-      inputs.losses(begin, n, &loss);
+      loss += Loss(n, block);
     }
   }
   divisor_ = Divisor(*bottom[0], counted);
-  top->mutable_cpu_data()[0] = divisor_ == 0 ? 0 : loss.sum / divisor_;
+  top->mutable_cpu_data()[0] = divisor_ == 0 ? 0 : loss / divisor_;
 }
 
 template <typename Dtype>
@@ -870,19 +962,22 @@ void L1LossLayer<Dtype>::Backward_cpu(const vector<Blob<Dtype>*>& top,
   if (divisor_ == 0) { return; }
   const bool reduced = options_.reduction() != L1LossParameter::NONE;
   const Dtype* top_diff = top[0]->cpu_diff();
-  const Dtype scale = (reduced ? top_diff[0] : Dtype(1)) / divisor_;
   const Inputs<Dtype> inputs = MakeInputs(bottom, weight_map_, ignore_);
   // The gradient of the targets alone is written with the sign changed.
-  Write<Dtype> write = diff[0] ? MakeWrite(count, diff[0], diff[1])
-      : MakeWrite(count, diff[1], diff[0]);
-  const Dtype a = diff[0] ? scale : -scale;
+  Output<Dtype> output = diff[0] ? MakeOutput(count, diff[0], diff[1])
+      : MakeOutput(count, diff[1], diff[0]);
+  const double scale = (reduced ? top_diff[0] : 1.) / divisor_
+      * (diff[0] ? 1 : -1);
   for (int begin = 0, n; begin < count; begin += n) {
     n = inputs.block(begin, count);
-    Dtype buffer[kBlock];
-    Value<Dtype> factors;
-    if (!reduced) { factors = Factors(top_map_, top_diff, begin, n, buffer); }
-    inputs.gradients(begin, n, a, reduced ? NULL : &factors, &write);
-    write.advance(n);
+    if (!reduced) { n = Apart<Dtype>(top_map_, begin, n); }
+    Dtype weights[kBlock], factors[kBlock];
+    const Factor<Dtype> weight = inputs.weights(begin, n, weights);
+    const Factor<Dtype> top_factor = FactorOf(top_map_,
+        reduced ? NULL : top_diff, begin, n, factors);
+    Write<true>(n, inputs.at(begin,
+        Product(n, weight, top_factor, scale, factors)), output);
+    output.advance(n);
   }
   FinishStream();
 }

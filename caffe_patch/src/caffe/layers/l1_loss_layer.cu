@@ -35,20 +35,23 @@ struct Inputs {
   __device__ Dtype weight(const int i) const {
     return w[weight_map.identity() ? i : weight_map.index(i)];
   }
-  // e of element i
-  __device__ Dtype loss(const int i) const {
-    const Dtype difference = x[i] - y[i];
+  // e of element i, which may be beyond the range of Dtype
+  __device__ double loss(const int i) const {
     if (ignored(i)) { return 0; }
-    const Dtype e = difference < 0 ? -difference : difference;
+    const Dtype difference = x[i] - y[i];
+    const double e = difference - difference == 0
+        ? fabs(static_cast<double>(difference))
+        : fabs(static_cast<double>(x[i]) - y[i]);
     return w ? e * weight(i) : e;
   }
-  // scale * sign(x - y) * w; x - y itself is the sign of 0 and of NaN
-  __device__ Dtype gradient(const int i, const Dtype scale) const {
-    const Dtype difference = x[i] - y[i];
+  // scale * w * sign(x - y), rounded once; x - y itself is the sign of 0 and
+  // of NaN
+  __device__ Dtype gradient(const int i, const double scale) const {
     if (ignored(i)) { return 0; }
-    const Dtype g = difference > 0 ? scale
-        : (difference < 0 ? -scale : difference);
-    return w ? g * weight(i) : g;
+    const Dtype difference = x[i] - y[i];
+    const Dtype factor = w ? scale * weight(i) : scale;
+    return difference > 0 ? factor
+        : (difference < 0 ? -factor : difference * factor);
   }
   // what element i adds to a divisor that counts
   __device__ double counted(const int i, const bool sum_weights) const {
@@ -135,7 +138,7 @@ __global__ void BackwardReducedKernel(const int n, const Inputs<Dtype> inputs,
     const double* divisor, const Dtype* top_diff, Dtype* x_diff,
     Dtype* y_diff) {
   const bool zero = *divisor == 0;
-  const Dtype scale = zero ? 0 : *top_diff / *divisor;
+  const double scale = zero ? 0 : *top_diff / *divisor;
   L1_LOSS_KERNEL_LOOP(i, n) {
     const Dtype g = zero ? Dtype(0) : inputs.gradient(i, scale);
     if (x_diff) { x_diff[i] = g; }
@@ -147,12 +150,11 @@ __global__ void BackwardReducedKernel(const int n, const Inputs<Dtype> inputs,
 template <typename Dtype>
 __global__ void BackwardUnreducedKernel(const int n, const Inputs<Dtype> inputs,
     const int row, const Dtype* top_diff, Dtype* x_diff, Dtype* y_diff) {
-  const Dtype scale = Dtype(1) / row;
+  const double scale = 1. / row;
   L1_LOSS_KERNEL_LOOP(i, n) {
-    const Dtype g = inputs.gradient(i, scale) * top_diff[i / row];
-    const Dtype selected = inputs.ignored(i) ? Dtype(0) : g;
-    if (x_diff) { x_diff[i] = selected; }
-    if (y_diff) { y_diff[i] = -selected; }
+    const Dtype g = inputs.gradient(i, scale * top_diff[i / row]);
+    if (x_diff) { x_diff[i] = g; }
+    if (y_diff) { y_diff[i] = -g; }
   }
 }
 
@@ -182,13 +184,19 @@ void L1LossLayer<Dtype>::Forward_gpu(const vector<Blob<Dtype>*>& bottom,
   }
 }
 
+// Caffe's memory is 0 at first, and so is the divisor before any forward pass.
+template <typename Dtype>
+Blob<double>* L1LossLayer<Dtype>::Partial() {
+  L1LossReshape(vector<int>(1, 2 * kMaxBlocks + 1), &partial_);
+  return &partial_;
+}
+
 template <typename Dtype>
 void L1LossLayer<Dtype>::ForwardReduced_gpu(const vector<Blob<Dtype>*>& bottom,
     Blob<Dtype>* top) {
   const int count = bottom[0]->count();
   const int blocks = Blocks(count);
-  L1LossReshape(vector<int>(1, 2 * kMaxBlocks + 1), &partial_);
-  double* partial = partial_.mutable_gpu_data();
+  double* partial = Partial()->mutable_gpu_data();
   // NOLINT_NEXT_LINE(whitespace/operators)
   SumBlocksKernel<Dtype><<<blocks, kThreads>>>(count,
       MakeInputs(bottom, weight_map_, ignore_), counts(),
@@ -236,7 +244,7 @@ void L1LossLayer<Dtype>::Backward_gpu(const vector<Blob<Dtype>*>& top,
   } else {
     // NOLINT_NEXT_LINE(whitespace/operators)
     BackwardReducedKernel<Dtype><<<Blocks(count), kThreads>>>(count, inputs,
-        partial_.gpu_data() + 2 * kMaxBlocks, top[0]->gpu_diff(), diff[0],
+        Partial()->gpu_data() + 2 * kMaxBlocks, top[0]->gpu_diff(), diff[0],
         diff[1]);
   }
   CUDA_POST_KERNEL_CHECK;

@@ -406,6 +406,19 @@ TYPED_TEST(L1LossLayerTest, TestBatchSizeChanges) {
   }
 }
 
+// Nothing says yet by what to divide.
+TYPED_TEST(L1LossLayerTest, TestBackwardBeforeForward) {
+  typedef typename TypeParam::Dtype Dtype;
+  L1LossLayer<Dtype> layer(this->param_);
+  layer.SetUp(this->bottom_, this->top_);
+  this->Spoil();
+  layer.Backward(this->top_, this->PropagateDown(true, true), this->bottom_);
+  for (int i = 0; i < this->x_->count(); ++i) {
+    EXPECT_EQ(this->x_->cpu_diff()[i], 0);
+    EXPECT_EQ(this->y_->cpu_diff()[i], 0);
+  }
+}
+
 #if L1_LOSS_HAS_EMPTY_BLOBS
 // Blobs that were never allocated are not touched: that would abort.
 TYPED_TEST(L1LossLayerTest, TestEmptyBatch) {
@@ -545,6 +558,56 @@ TYPED_TEST(L1LossLayerTest, TestWeightsOfManyElements) {
     this->CheckLoss();
     this->CheckGradients();
     this->bottom_.pop_back();
+  }
+}
+
+// Large weights of either sign, which cancel, among ones: the ones are lost if
+// they meet the large ones in Dtype.
+TYPED_TEST(L1LossLayerTest, TestWeightsThatCancel) {
+  typedef typename TypeParam::Dtype Dtype;
+  const int count = 131072;
+  this->Fill(this->Shape(2, count / 2));
+  caffe_set(count, Dtype(1), this->x_->mutable_cpu_data());
+  caffe_set(count, Dtype(0), this->y_->mutable_cpu_data());
+  this->FillWeights(this->Shape(2, count / 2));
+  Dtype* w = this->w_->mutable_cpu_data();
+  for (int i = 0; i < count; ++i) {
+    w[i] = i % 32 ? 1 : (i % 64 ? 1e8 : -1e8);
+  }
+  const Dtype ones = count - count / 32;
+  this->SetReduction(L1LossParameter::SUM);
+  EXPECT_NEAR(this->Forward() / kLossWeight, ones, 1e-6 * ones);
+  this->SetReduction(L1LossParameter::WEIGHTED_MEAN);
+  EXPECT_NEAR(this->Forward() / kLossWeight, 1, 1e-6);
+  this->ForwardBackward(true, true);
+  EXPECT_NEAR(this->x_->cpu_diff()[1] * ones, kLossWeight, 1e-6 * kLossWeight);
+}
+
+// Weights so small, and so large, that their products and 1 / Z are beyond the
+// range of float; neither the loss nor the gradients are.
+TYPED_TEST(L1LossLayerTest, TestWeightsOfAnyMagnitude) {
+  typedef typename TypeParam::Dtype Dtype;
+  const double magnitudes[] = {1e-41, 1e-30, 3e38};
+  const int counts[] = {8, 8, 10000};
+  this->SetReduction(L1LossParameter::WEIGHTED_MEAN);
+  for (int k = 0; k < 3; ++k) {
+    const int count = counts[k];
+    this->Fill(this->Shape(2, count / 2));
+    caffe_set(count, Dtype(5), this->x_->mutable_cpu_data());
+    caffe_set(count, Dtype(-5), this->y_->mutable_cpu_data());
+    for (int broadcast = 0; broadcast < 2; ++broadcast) {
+      this->FillWeights(broadcast ? this->Shape(2) : this->Shape(2, count / 2));
+      caffe_set(this->w_->count(), Dtype(magnitudes[k]),
+          this->w_->mutable_cpu_data());
+      EXPECT_NEAR(this->Forward(), 10 * kLossWeight, 1e-5 * kLossWeight);
+      this->ForwardBackward(true, true);
+      for (int i = 0; i < count; ++i) {
+        ASSERT_NEAR(this->x_->cpu_diff()[i] * count, kLossWeight,
+            1e-6 * kLossWeight) << magnitudes[k];
+        ASSERT_EQ(this->y_->cpu_diff()[i], -this->x_->cpu_diff()[i]);
+      }
+      this->bottom_.pop_back();
+    }
   }
 }
 

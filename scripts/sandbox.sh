@@ -115,7 +115,7 @@ run_in_root() {
   args+=(--dev /dev --proc /proc --tmpfs /tmp --dir /tmp/home)
   [ ! -e /etc/resolv.conf ] || args+=(--ro-bind /etc/resolv.conf /etc/resolv.conf)
   args+=(--bind "$repo" "$repo" --bind "$work" "$work" --chdir "$repo" --clearenv)
-  for name in CI TERM COLUMNS GLOG_minloglevel PYTEST_ADDOPTS HYPOTHESIS_PROFILE; do
+  for name in CI TERM COLUMNS GLOG_minloglevel PYTEST_ADDOPTS HYPOTHESIS_PROFILE CAFFE_L1_FUZZ; do
     [ -z "${!name+set}" ] || args+=(--setenv "$name" "${!name}")
   done
   args+=(--setenv PATH /usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin --setenv HOME /tmp/home)

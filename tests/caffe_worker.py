@@ -12,6 +12,9 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 
 def run_in(python_path: list, jobs: list, plugin: str = "") -> list:
@@ -39,15 +42,21 @@ def run_job(caffe, job: dict) -> list:
             net.blobs[name].reshape(*array.shape)
         net.reshape()
         for name, array in inputs.items():
-            net.blobs[name].data[...] = array
+            if array.size:
+                net.blobs[name].data[...] = array
         loss = {name: value.copy() for name, value in net.forward().items()}
-        net.backward()
+        net._backward(len(net.layers) - 1, 0)  # backward() reads the diffs of empty blobs too
         results.append({
             "loss": loss,
-            "data": {name: blob.data.copy() for name, blob in net.blobs.items()},
-            "diff": {name: blob.diff.copy() for name, blob in net.blobs.items()},
+            "data": {name: copy_of(blob, "data") for name, blob in net.blobs.items()},
+            "diff": {name: copy_of(blob, "diff") for name, blob in net.blobs.items()},
         })
     return results
+
+
+def copy_of(blob: Any, kind: str) -> np.ndarray:
+    """Caffe aborts where an empty blob is read that was never larger."""
+    return getattr(blob, kind).copy() if blob.count else np.zeros(tuple(blob.shape), np.float32)
 
 
 def main(jobs: str, results: str, plugin: str = "") -> None:

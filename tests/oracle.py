@@ -45,6 +45,13 @@ def _divisor(elements: list, shape: tuple, reduction: str, axis: int | None) -> 
     return 1
 
 
+def divisor(x, y, weight=None, reduction="BATCHMEAN", axis=None, ignore_label=None,
+            ignore_nonfinite_target=False):
+    """Return Z."""
+    elements = list(_elements(x, y, weight, ignore_label, ignore_nonfinite_target))
+    return _divisor(elements, np.shape(x), reduction, axis)
+
+
 def _top_shape(shape: tuple, reduction: str, axis: int | None) -> tuple:
     if reduction != "NONE":
         return ()

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from caffe_worker import run_in
-from test_routes_agree import net
+from l1_nets import net
 
 PYTHON_LAYER = Path(__file__).resolve().parent.parent / "python_layer"
 ROWS = ["BATCHMEAN", "MEAN", "SUM", "VALID_MEAN", "WEIGHTED_MEAN", "NONE", "NONE, axis -1",

@@ -17,7 +17,7 @@ from caffe_kit.errors import Refused
 from caffe_plugin import build, descriptor, installed
 from caffe_worker import run_in
 from environment import seeing
-from test_routes_agree import cases, grown, net, relative_error
+from l1_nets import cases, grown, net, relative_error
 
 REPO = Path(__file__).resolve().parent.parent
 BUILD = [sys.executable, str(REPO / "scripts" / "build_plugin.py")]

@@ -404,7 +404,7 @@ L1_LOSS_INLINE typename V::Vec Written(const Block<Dtype>& block, const int i) {
   // The difference itself is the sign of 0 and of NaN.
   const typename V::Mask has_sign(size > V::Set(0));
   return Kept<V, kIgnore>(block, i, V::IfThenElse(has_sign,
-      V::Flip(factor, difference), kEach ? difference * factor : difference));
+      V::Flip(factor, difference), difference));
 }
 
 // ---- Sums over a block ------------------------------------------------------

@@ -51,7 +51,7 @@ struct Inputs {
     const Dtype difference = x[i] - y[i];
     const Dtype factor = w ? scale * weight(i) : scale;
     return difference > 0 ? factor
-        : (difference < 0 ? -factor : difference * factor);
+        : (difference < 0 ? -factor : difference);
   }
   // what element i adds to a divisor that counts
   __device__ double counted(const int i, const bool sum_weights) const {

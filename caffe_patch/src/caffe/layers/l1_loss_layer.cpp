@@ -997,16 +997,18 @@ shared_ptr<Layer<Dtype> > CreateL1LossLayer(const LayerParameter& param) {
 
 bool L1LossPluginFits();  // says so where it does not
 
-// The registry aborts at a type that it knows already; a plugin steps aside.
+// Asks first, since a registry of another Caffe may be of another shape. One
+// that knows the type already aborts, so a second plugin steps aside.
 struct PluginRegistration {
   PluginRegistration() {
+    if (!L1LossPluginFits()) { return; }
     if (LayerRegistry<float>::Registry().count("L1Loss")) {
       LOG(WARNING) << "this Caffe has an L1Loss layer already; the plugin "
           << "leaves it in place";
-    } else if (L1LossPluginFits()) {
-      LayerRegistry<float>::AddCreator("L1Loss", CreateL1LossLayer<float>);
-      LayerRegistry<double>::AddCreator("L1Loss", CreateL1LossLayer<double>);
+      return;
     }
+    LayerRegistry<float>::AddCreator("L1Loss", CreateL1LossLayer<float>);
+    LayerRegistry<double>::AddCreator("L1Loss", CreateL1LossLayer<double>);
   }
 };
 

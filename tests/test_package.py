@@ -134,7 +134,8 @@ def test_the_wheel_holds_the_kit_as_a_checkout_lays_it_out(wheel, source):
                      for path in (source / folder).rglob("*") if path.is_file()}
     modules = [*(source / "python_layer").glob("*.py"),
                *(source / "scripts").glob("caffe_*/*.py"),
-               *(source / "scripts").glob("caffe_*/*.cpp")]
+               *(source / "scripts").glob("caffe_*/*.cpp"),
+               *(source / "scripts").glob("caffe_*/*.map")]
     expected |= {f"caffe_l1_loss/{path.relative_to(source).as_posix()}" for path in modules
                  if path.parent.name not in ("caffe_bench", "caffe_demo")}
     stubs = {f"{module}-stubs/{file}" for file in ("__init__.pyi", "py.typed")

@@ -19,14 +19,16 @@ from .installed import Caffe, output, symbols
 
 KIT = Path(__file__).resolve().parents[2] / "caffe_patch"
 OWN_SOURCES = [Path(__file__).with_name(name) for name in ("fits.cpp", "param_str.cpp")]
+EXPORTS = Path(__file__).with_name("exports.map")
 LAYER = KIT / "src" / "caffe" / "layers" / "l1_loss_layer.cpp"
 MESSAGE = KIT / "src" / "caffe" / "proto" / "l1_loss_parameter.proto"
 # A call of the C++ library's new string, in what a C++11 Caffe exports.
 NEW_STRINGS = "__cxx11"
 LIBRARIES = ["-lprotobuf", "-lglog", "-lboost_system", "-ldl"]
 NVCC = "/usr/local/cuda/bin/nvcc"  # where it is not on PATH
-# A patched Caffe may end up in one process with the plugin: no name of ours may be theirs too.
-PACKAGE = (b"package caffe;", b"package l1_loss_plugin;")
+# A patched Caffe, or a plugin for another, may end up in one process with the plugin: no name of
+# ours may be theirs too, and protobuf aborts where two messages or their files share one.
+PACKAGE = "l1_loss_plugin"
 CLASSES = ("L1LossLayer", "L1LossBroadcast", "L1LossIgnore")
 
 
@@ -34,6 +36,11 @@ def fingerprint(library: Path) -> str:
     """What the loader, and the plugin itself, compare with the Caffe of their process."""
     data = library.read_bytes()
     return f"{len(data)}-{zlib.crc32(data):08x}"
+
+
+def package(caffe: Caffe) -> str:
+    """The namespace of the message, and the folder of its file, in the plugin for this Caffe."""
+    return f"{PACKAGE}_{fingerprint(caffe.library).replace('-', '_')}"
 
 
 def build(caffe: Caffe, output_file: Path) -> None:
@@ -122,10 +129,11 @@ def generate_messages(caffe: Caffe, scratch: Path) -> None:
     elif not (caffe.include / "caffe" / "proto" / "caffe.pb.h").exists():
         raise Refused("caffe.pb.h is missing and there is no caffe.proto to make it from",
                       "set CAFFE_ROOT to the checkout that it was built from", str(caffe.include))
-    message = MESSAGE.read_bytes()
-    assert PACKAGE[0] in message
-    (scratch / MESSAGE.name).write_bytes(message.replace(*PACKAGE))
-    protoc(f"-I{scratch}", f"--cpp_out={scratch}", MESSAGE.name)
+    own = scratch / package(caffe)
+    own.mkdir()
+    before, after = MESSAGE.read_text("utf-8").split("package caffe;")
+    (own / MESSAGE.name).write_text(f"{before}package {own.name};{after}", "utf-8")
+    protoc(f"-I{scratch}", f"--cpp_out={scratch}", f"{own.name}/{MESSAGE.name}")
 
 
 def need_headers(caffe: Caffe, scratch: Path) -> None:
@@ -164,18 +172,21 @@ def protoc(*arguments: str) -> None:
 def compile_layer(caffe: Caffe, scratch: Path, staged: Path) -> None:
     flags = [f'-DL1_LOSS_PLUGIN="{fingerprint(caffe.library)}"',
              *(f"-D{name}={name}Plugin" for name in CLASSES), *compiler_flags(caffe, scratch)]
-    sources = [str(LAYER), *map(str, OWN_SOURCES), str(scratch / "l1_loss_parameter.pb.cc")]
+    own_message = scratch / package(caffe) / "l1_loss_parameter.pb.cc"
+    sources = [str(LAYER), *map(str, OWN_SOURCES), str(own_message)]
     if not caffe.cpu_only:
         sources.append(str(scratch / "gpu.o"))
         run(nvcc_command(flags, Path(sources[-1])))
-    link(caffe, [*flags, *sources], staged)
+    link(caffe, [f"-Wl,--version-script={EXPORTS}", *flags, *sources], staged)
 
 
 def compiler_flags(caffe: Caffe, scratch: Path) -> list[str]:
     """-O2, as Caffe's Makefile has it."""
-    includes = [scratch, KIT / "include", caffe.include]
+    own = package(caffe)
+    includes = [scratch, scratch / own, KIT / "include", caffe.include]
     device = ["-DCPU_ONLY"] if caffe.cpu_only else [f"-I{cuda_home() / 'include'}"]
-    return ["-O2", "-fPIC", *device, *(f"-I{folder}" for folder in includes)]
+    return ["-O2", "-fPIC", f"-D{PACKAGE}={own}", *device,
+            *(f"-I{folder}" for folder in includes)]
 
 
 def link(caffe: Caffe, arguments: list[str], output_file: Path) -> None:

@@ -46,7 +46,8 @@ bool L1LossPluginFits() {
   if (Fingerprint(library) == L1_LOSS_PLUGIN) { return true; }
   fprintf(stderr, "%s: this plugin was built for another Caffe than %s, and "
       "does nothing here; fix: build it again with scripts/build_plugin.py "
-      "(or caffe-l1 build-plugin)\n", FileOf(l1_loss_plugin_built_for).c_str(),
+      "(or caffe-l1 build-plugin)\n",
+      FileOf(reinterpret_cast<const void*>(&Fingerprint)).c_str(),
       library.c_str());
   return false;
 }

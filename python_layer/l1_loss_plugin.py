@@ -23,6 +23,11 @@ NAME = "libl1_loss_plugin.so"
 BUILD = "scripts/build_plugin.py (or caffe-l1 build-plugin)"
 MARK = re.compile(b"l1-loss-plugin for ([0-9]+-[0-9a-f]{8})")
 
+OWN_L1_LOSS = (
+    "l1_loss_plugin: this Caffe has an L1Loss layer already, %s is not loaded; where it is this "
+    "kit's, it reads l1_loss_param and refuses python_param { param_str } in an L1Loss layer; fix: "
+    "scripts/switch_route.py FILE --to native (or caffe-l1 switch-route) rewrites the net")
+
 
 class PluginError(RuntimeError):
     """The plugin cannot be loaded into this process; nothing was loaded."""
@@ -31,9 +36,10 @@ class PluginError(RuntimeError):
 def load(path=None):
     """Load the plugin at path (default: $L1_LOSS_PLUGIN, or where build_plugin.py puts it).
 
-    Returns True if `L1Loss` came from the plugin, False if this Caffe had an L1Loss of its own,
-    which is said on standard error. Loading twice is fine. Raises PluginError, before anything is
-    loaded, for a file that is missing, is no plugin, or was built for another Caffe.
+    Returns True if `L1Loss` came from the plugin, also where that is loaded already, by LD_PRELOAD
+    or by this function; False if this Caffe had an L1Loss of its own, and standard error then says
+    what this means for the net. Raises PluginError, before anything is loaded, for a file that is
+    missing, is no plugin, or was built for another Caffe.
     """
     import caffe
 
@@ -44,16 +50,29 @@ def load(path=None):
         raise PluginError("%s: this is no pycaffe, or one too old to list its layer types; fix: "
                           "pip uninstall caffe, if that brought it" % caffe.__file__)
     if "L1Loss" in list(caffe.layer_type_list()):
-        print("l1_loss_plugin: this Caffe has an L1Loss layer already, %s is not loaded" % path,
-              file=sys.stderr)
-        return False
+        return came_from_plugin(path)
     check(path, loaded_caffe())
     try:
         _loaded[path] = ctypes.CDLL(path, ctypes.RTLD_GLOBAL)
     except OSError as error:
         raise PluginError(  # noqa: B904 (Python 2.7 knows no "from")
             "%s; fix: build the plugin again with %s" % (error, BUILD))
+    if "L1Loss" not in list(caffe.layer_type_list()):
+        raise PluginError("%s: it is loaded, but this Caffe knows no L1Loss; fix: build the plugin "
+                          "again with %s" % (path, BUILD))
     return True
+
+
+def came_from_plugin(path):
+    """Whether the L1Loss that is there is that of the plugin at path; if not, say whose it is."""
+    if is_plugin_for_this_process():
+        if os.path.realpath(path) in mapped_files():
+            return True
+        print("l1_loss_plugin: another plugin brought L1Loss already, %s is not loaded" % path,
+              file=sys.stderr)
+    else:
+        print(OWN_L1_LOSS % path, file=sys.stderr)
+    return False
 
 
 _loaded = {}
@@ -86,12 +105,27 @@ def fingerprint(library):
     return "%d-%08x" % (len(data), zlib.crc32(data) & 0xffffffff)
 
 
+def is_plugin_for_this_process():
+    """Whether a plugin is loaded that was built for the Caffe of this process, by its mark."""
+    try:
+        mark = ctypes.c_char.in_dll(ctypes.CDLL(None), "l1_loss_plugin_built_for")
+    except ValueError:
+        return False
+    text = ctypes.string_at(ctypes.addressof(mark))
+    return MARK.match(text).group(1).decode("ascii") == fingerprint(loaded_caffe())
+
+
+def mapped_files():
+    """The files in the memory of this process, links followed."""
+    with open("/proc/self/maps") as maps:
+        columns = [line.rstrip("\n").split(None, 5) for line in maps]
+    return [column[5] for column in columns if len(column) == 6]
+
+
 def loaded_caffe():
     """The libcaffe in the memory of this process."""
-    with open("/proc/self/maps") as maps:
-        for line in maps:
-            path = line.split(None, 5)[-1].strip()
-            if re.match(r"libcaffe(-d)?\.so", os.path.basename(path)):
-                return path
+    for path in mapped_files():
+        if re.match(r"libcaffe(-d)?\.so", os.path.basename(path)):
+            return path
     raise PluginError("this pycaffe has no libcaffe.so of its own, it is linked statically; fix: "
                       "build Caffe with BUILD_SHARED_LIBS on")

@@ -331,6 +331,59 @@ def test_into_a_folder_that_is_not_there(tmp_path):
     assert line.endswith("none: no such folder; fix: make it first, or name another with -o")
 
 
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("kept"),
+                                  lambda path: path.symlink_to("missing")],
+                         ids=["folder", "fifo", "link", "broken link"])
+def test_over_what_is_no_ordinary_file(tmp_path, make):
+    (tmp_path / "kept").write_text("kept")
+    make(tmp_path / "x.so")
+    kind = os.lstat(tmp_path / "x.so").st_mode
+    line = failure(["-o", str(tmp_path / "x.so")])
+    assert line == (f"{tmp_path}/x.so: this is there and no ordinary file; fix: name another with "
+                    "-o")
+    assert os.lstat(tmp_path / "x.so").st_mode == kind
+    assert (tmp_path / "kept").read_text() == "kept" and len(os.listdir(tmp_path)) == 2
+
+
+def test_over_a_device():
+    before = os.lstat("/dev/null")
+    assert "/dev/null: this is there and no ordinary file; fix: " in failure(["-o", "/dev/null"])
+    assert os.lstat("/dev/null") == before
+
+
+def test_links_that_were_planted_are_not_followed(tmp_path):
+    (tmp_path / "kept").write_text("kept")
+    (tmp_path / "x.so.partial").symlink_to("kept")
+    (tmp_path / "staged").write_bytes(b"plugin")
+    (tmp_path / "staged").chmod(0o755)
+    (tmp_path / "x.so").write_text("as it was")
+    build.place(tmp_path / "staged", tmp_path / "x.so")
+    assert (tmp_path / "x.so").read_bytes() == b"plugin" and os.access(tmp_path / "x.so", os.X_OK)
+    assert (tmp_path / "kept").read_text() == "kept"
+    assert sorted(os.listdir(tmp_path)) == ["kept", "staged", "x.so", "x.so.partial"]
+
+
+def test_where_it_cannot_be_put_nothing_is_left(tmp_path):
+    (tmp_path / "staged").write_bytes(b"plugin")
+    (tmp_path / "x.so").mkdir()
+    with pytest.raises(Refused, match=r"x.so: Is a directory; fix: name another place with -o"):
+        build.place(tmp_path / "staged", tmp_path / "x.so")
+    assert sorted(os.listdir(tmp_path)) == ["staged", "x.so"]
+
+
+def test_an_empty_name_is_wrong_usage():
+    done = run([*BUILD, "-o", ""])
+    assert (done.code, done.output) == (2, "-o names no file; fix: -o FILE.so\n")
+
+
+def test_a_compiler_that_says_what_is_not_utf_8(tmp_path):
+    path = protoc_that(tmp_path, 'exec /usr/bin/protoc "$@"')
+    (tmp_path / "g++").write_text("#!/bin/sh\nprintf 'caf\\351.h: error: no\\n'; exit 1\n")
+    (tmp_path / "g++").chmod(0o755)
+    line = failure(["-o", str(tmp_path / "x.so")], PATH=path)
+    assert line.startswith("a header is missing: caf\ufffd.h: error: no; fix: ")
+
+
 def protoc_that(folder: Path, does: str) -> str:
     """A PATH whose first protoc does that with "$@"."""
     (folder / "protoc").write_text(f"#!/bin/sh\n{does}\n")

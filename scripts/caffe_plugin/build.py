@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import stat
 import subprocess
 import tempfile
 import zlib
@@ -48,9 +49,7 @@ def build(caffe: Caffe, output_file: Path) -> None:
     need_tools()
     need_no_l1_loss(caffe)
     need_same_libraries(caffe)
-    folder = output_file.resolve().parent
-    if not folder.is_dir():
-        raise Refused("no such folder", "make it first, or name another with -o", str(folder))
+    need_place(output_file)
     with tempfile.TemporaryDirectory(prefix="l1-loss-plugin-") as scratch:
         generate_messages(caffe, Path(scratch))
         need_headers(caffe, Path(scratch))
@@ -65,6 +64,16 @@ def build_beside(caffe: Caffe, sources: list[Path], output_file: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="l1-loss-plugin-") as scratch:
         generate_messages(caffe, Path(scratch))
         link(caffe, [*compiler_flags(caffe, Path(scratch)), *map(str, sources)], output_file)
+
+
+def need_place(output_file: Path) -> None:
+    """A folder that is there, and in it nothing of that name, or a file that may be replaced."""
+    folder = output_file.resolve().parent
+    if not folder.is_dir():
+        raise Refused("no such folder", "make it first, or name another with -o", str(folder))
+    if os.path.lexists(output_file) and not stat.S_ISREG(output_file.lstat().st_mode):
+        raise Refused("this is there and no ordinary file", "name another with -o",
+                      str(output_file))
 
 
 def need_tools() -> None:
@@ -141,7 +150,7 @@ def need_headers(caffe: Caffe, scratch: Path) -> None:
     command = ["g++", "-std=c++11", "-E", "-o", os.devnull, *compiler_flags(caffe, scratch),
                '-DL1_LOSS_PLUGIN=""', str(LAYER)]
     errors = error_lines(subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                        text=True))
+                                        text=True, errors="replace"))
     unfit = [line for line in errors if "#error" in line]
     if unfit:
         age = "new" if "newer version of protoc" in unfit[0] else "old"
@@ -162,7 +171,7 @@ def protoc_version() -> str:
 
 def protoc(*arguments: str) -> None:
     done = subprocess.run(["protoc", *arguments], stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, text=True)
+                          stderr=subprocess.STDOUT, text=True, errors="replace")
     if done.returncode != 0:
         first = (done.stdout.strip() or "no message").splitlines()[0]
         raise Refused(f"protoc failed: {first}", "apt-get install protobuf-compiler, or put the "
@@ -215,7 +224,8 @@ def cuda_libraries(caffe: Caffe) -> list[str]:
 
 
 def run(command: list[str]) -> None:
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                          errors="replace")
     if done.returncode != 0:
         first = next(iter([*error_lines(done), *done.stdout.splitlines()[-1:]]), "no message")
         raise BuildFailed(f"the compiler failed: {first}",
@@ -229,11 +239,17 @@ def error_lines(done: subprocess.CompletedProcess[str]) -> list[str]:
 
 
 def place(staged: Path, output_file: Path) -> None:
-    """Copied beside its place and renamed, so that no half a plugin is ever loaded."""
-    partial = output_file.with_name(output_file.name + ".partial")
+    """Written beside its place and renamed, so that no half a plugin is ever loaded."""
     try:
-        shutil.copyfile(staged, partial)
-        os.replace(partial, output_file)
+        number, partial = tempfile.mkstemp(prefix=".l1-loss-plugin-", dir=output_file.parent)
+        try:
+            with open(number, "wb") as file:
+                file.write(staged.read_bytes())
+                os.fchmod(number, stat.S_IMODE(staged.stat().st_mode))
+            os.replace(partial, output_file)
+        except BaseException:
+            os.unlink(partial)
+            raise
     except OSError as error:
         raise Refused(error.strerror or str(error), "name another place with -o",
                       str(output_file)) from None

@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from caffe_kit.errors import KitError
+from caffe_kit.errors import KitError, WrongUsage
 
 from . import build, installed
 
@@ -24,10 +24,12 @@ def main(arguments: list[str], program: str = "caffe-l1 build-plugin") -> int:
     options = parser(program).parse_args(arguments)
     started = time.monotonic()
     try:
+        if not options.output:
+            raise WrongUsage("-o names no file", "-o FILE.so")
         caffe = installed.find(options.python)
         device = "CPU only" if caffe.cpu_only else "with CUDA"
         print(f"caffe: {caffe.library} ({device})\nheaders: {caffe.include}", flush=True)
-        build.build(caffe, options.output)
+        build.build(caffe, Path(options.output))
     except KitError as error:
         print(error, file=sys.stderr)
         return error.code
@@ -43,7 +45,7 @@ def parser(program: str) -> argparse.ArgumentParser:
         description="Compile the native layer into a plugin for an installed Caffe.",
         epilog="The Caffe is that of CAFFE_ROOT, if that is set and built, else pycaffe's, else "
                "the system's. Exit codes: 0 built, 1 refused, 2 wrong usage, 3 the compiler failed")
-    made.add_argument("-o", "--output", metavar="FILE.so", type=Path, default=DEFAULT_OUTPUT,
+    made.add_argument("-o", "--output", metavar="FILE.so", default=str(DEFAULT_OUTPUT),
                       help="where the plugin goes (default: where l1_loss_plugin.load() looks)")
     made.add_argument("--python", metavar="PYTHON", default=sys.executable,
                       help="the Python whose pycaffe it is for (default: the one running this)")

@@ -49,7 +49,7 @@ def pycaffe_core(root: str | None, python: str) -> str:
             filter(None, [os.path.join(root, "python"), os.environ.get("PYTHONPATH")]))
     try:
         done = subprocess.run([python, "-c", ASK_PYCAFFE], env=environment, text=True,
-                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+                              errors="replace", stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     except OSError as error:
         raise Refused(error.strerror or str(error), "name a Python with --python",
                       python) from None
@@ -119,6 +119,6 @@ def symbols(library: Path) -> str:
 def output(command: Sequence[str]) -> str:
     try:
         return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                              text=True).stdout
+                              text=True, errors="replace").stdout
     except FileNotFoundError:
         raise Refused(f"{command[0]} is not on PATH", "apt-get install g++ binutils") from None

@@ -491,6 +491,29 @@ def test_caffe_root_may_be_where_caffe_was_installed(root):
     assert built.output.startswith(f"caffe: {root}/lib/libcaffe.so.1.0.0 (CPU only)\n")
 
 
+def test_programs_without_caffe_run_beside_a_plugin_for_one_in_a_folder_of_its_own(root, training):
+    """The stock library and tool under a name that the loader finds nowhere by itself."""
+    library, tool = installed.find().library, Path(shutil.which("caffe")).resolve()
+    mine = (library.name[:-1] + "7").encode()
+    (root / "lib" / mine.decode()).write_bytes(
+        library.read_bytes().replace(library.name.encode() + b"\0", mine + b"\0"))
+    (root / "lib" / "libcaffe.so").symlink_to(mine.decode())
+    (root / "caffe").write_bytes(
+        tool.read_bytes().replace(library.name.encode() + b"\0", mine + b"\0"))
+    (root / "caffe").chmod(0o755)
+    built = run([*BUILD, "-o", str(training / "x.so")], env=dict(os.environ, CAFFE_ROOT=str(root)))
+    assert built.code == 0, built.output
+    done = run(["sh", "-c", f"ls net.prototxt && LD_LIBRARY_PATH={root}/lib {root}/caffe time "
+                            "-model net.prototxt -iterations 2"], cwd=training,
+               env=dict(os.environ, LD_PRELOAD=str(training / "x.so"), GLOG_minloglevel="0"))
+    assert done.code == 0 and done.output.startswith("net.prototxt\n"), done.output
+    assert re.search(r"loss\s+backward: ", done.output), done.output
+
+
+def test_a_caffe_of_the_system_is_not_recorded(plugin):
+    assert "PATH" not in run(["readelf", "-d", str(plugin)]).output
+
+
 def test_a_checkout_built_by_make_is_found(native_caffe):
     library = installed.find_library(str(native_caffe.parent), "")
     assert library == (native_caffe.parent / ".build_release/lib/libcaffe.so").resolve()

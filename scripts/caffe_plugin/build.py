@@ -9,6 +9,7 @@ import stat
 import subprocess
 import tempfile
 import zlib
+from fnmatch import fnmatch
 from pathlib import Path
 
 from caffe_kit.diagnose import PACKAGES
@@ -16,7 +17,7 @@ from caffe_kit.errors import BuildFailed, Refused
 from caffe_kit.machine import cuda_architectures
 
 from .descriptor import descriptor_set, file_name
-from .installed import Caffe, output, symbols
+from .installed import LIBRARY_FOLDERS, Caffe, output, symbols
 
 KIT = Path(__file__).resolve().parents[2] / "caffe_patch"
 OWN_SOURCES = [Path(__file__).with_name(name) for name in ("fits.cpp", "param_str.cpp")]
@@ -200,7 +201,18 @@ def compiler_flags(caffe: Caffe, scratch: Path) -> list[str]:
 
 def link(caffe: Caffe, arguments: list[str], output_file: Path) -> None:
     run(["g++", "-std=c++11", "-shared", "-Wl,-z,defs", *arguments, "-o", str(output_file),
-         str(caffe.library), *cuda_libraries(caffe), *LIBRARIES])
+         str(caffe.library), *search_path(caffe.library), *cuda_libraries(caffe), *LIBRARIES])
+
+
+def search_path(library: Path) -> list[str]:
+    """A Caffe that the loader does not find by itself is recorded in the plugin.
+
+    A preloaded plugin is loaded into every program of that command, those without Caffe too.
+    LD_LIBRARY_PATH goes before what is recorded, as everywhere.
+    """
+    if any(fnmatch(str(library.parent), known) for known in LIBRARY_FOLDERS):
+        return []
+    return ["-Wl,--enable-new-dtags", "-Xlinker", "-rpath", "-Xlinker", str(library.parent)]
 
 
 def nvcc_command(flags: list[str], staged: Path) -> list[str]:

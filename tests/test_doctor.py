@@ -16,12 +16,14 @@ from caffe_doctor.finding import LACKS, OK, Finding, judge
 from caffe_kit import VERSION
 from caffe_plugin import installed
 from environment import seeing
+from patch_support import edit, make_checkout
 
 REPO = Path(__file__).resolve().parent.parent
 DOCTOR = [sys.executable, str(REPO / "scripts" / "doctor.py")]
 PYTHON_LAYER = str(REPO / "python_layer")
 NAMES = ["kit", "pycaffe", "Python layer", "L1Loss", "l1_loss_layer", "compiler", "make", "protoc",
-         "libraries", "protobuf", "libcaffe", "CUDA", "Caffe's headers", "checkout"]
+         "libraries", "protobuf", "libcaffe", "CUDA", "Caffe's headers", "checkout",
+         "Caffe's sources", "BLAS"]
 ROUTES = ["python", "native", "plugin"]
 
 
@@ -207,6 +209,46 @@ def test_a_checkout_that_is_none(tmp_path):
     assert line.text.endswith("; fix: name its folder: caffe-l1 doctor CAFFE_ROOT")
 
 
+@pytest.fixture
+def tree(caffe_source, tmp_path) -> Path:
+    """A checkout whose sources a test may spoil."""
+    return make_checkout(tmp_path / "tree")
+
+
+def test_a_checkout_that_this_protobuf_does_not_compile(tree):
+    """With an argument too many here, as the two that upstream passes are since protobuf 3.21."""
+    io = tree / "src/caffe/util/io.cpp"
+    call = "SetTotalBytesLimit(kProtoReadBytesLimit, "
+    number = 1 + io.read_text().split(call)[0].count("\n")
+    edit(io, call.encode(), f"{call}0, ".encode())
+    said = doctor(tree)
+    line = said.lines["Caffe's sources"]
+    assert (line.state, line.text) == (
+        "lacks",
+        f"src/caffe/util/io.cpp:{number}: SetTotalBytesLimit takes one argument in this protobuf; "
+        "fix: remove the second argument, 536870912, there")
+    assert said.routes["native"] == "lacks Caffe's sources" and said.lines["BLAS"].state == "ok"
+
+
+def test_a_checkout_whose_blas_is_not_here(tree):
+    edit(tree / "include/caffe/util/mkl_alternate.hpp", b"<cblas.h>", b"<none/cblas.h>")
+    said = doctor(tree)
+    assert said.lines["BLAS"].text == (
+        "include/caffe/util/mkl_alternate.hpp:14: error: none/cblas.h: No such file or directory; "
+        "fix: sudo apt-get install libopenblas-dev (and BLAS := open)")
+    assert "BLAS" in said.routes["native"]
+
+
+def test_a_checkout_is_tried_as_its_own_makefile_config_has_it(tree):
+    (tree / "Makefile.config").write_text(
+        "CPU_ONLY := 1\nBLAS := open\nUSE_OPENCV := 0\nINCLUDE_DIRS := /usr/include/hdf5/serial\n"
+        "BLAS_INCLUDE := /none\nCUSTOM_CXX := g++\n")
+    assert doctor(tree).routes["native"].startswith("works")
+    (tree / "Makefile.config").write_text("INCLUDE_DIRS := /usr/include/hdf5/serial\n")
+    line = doctor(tree).lines["Caffe's sources"]
+    assert line.state == "lacks" and "No such file or directory; fix: sudo apt-get" in line.text
+
+
 def test_a_python_that_is_not_there():
     said = doctor("--python", "/nowhere/python")
     assert said.lines["pycaffe"].text.startswith("/nowhere/python: No such file or directory; fix:")
@@ -228,6 +270,7 @@ def test_wrong_usage():
 @pytest.mark.parametrize("route, name", [
     ("python", "pycaffe"), ("python", "Python layer"), ("python", "l1_loss_layer"),
     ("native", "kit"), ("native", "checkout"), ("native", "protobuf"), ("native", "libraries"),
+    ("native", "Caffe's sources"), ("native", "BLAS"),
     ("plugin", "libcaffe"), ("plugin", "CUDA"), ("plugin", "Caffe's headers")])
 def test_each_need_ends_its_own_route_alone(route, name):
     routes = {r.name: r for r in judge([Finding(n, LACKS if n == name else OK, "")

@@ -363,6 +363,10 @@ ERRORS = [
     ("a.cpp:3:10: fatal error: hdf5.h: No such file or directory\n", "libhdf5-dev"),
     ("a.cpp:3:10: fatal error: cblas.h: No such file or directory\n", "libopenblas-dev"),
     ("a.cpp:3:10: fatal error: Python.h: No such file or directory\n", "python3-dev"),
+    ("src/caffe/util/io.cpp:57:34: error: no matching function for call to "
+     "‘google::protobuf::io::CodedInputStream::SetTotalBytesLimit(const int&, int)’\n",
+     "src/caffe/util/io.cpp:57: SetTotalBytesLimit takes one argument in this protobuf; fix: "
+     "remove the second argument, 536870912, there"),
     ("/usr/bin/ld: cannot find -lopencv_core\n", "libopencv-dev"),
     ("/usr/bin/ld: cannot find -lboost_python\n", "libboost-python-dev"),
     ("/usr/bin/ld: cannot find -lsnappy\n", "libsnappy-dev"),

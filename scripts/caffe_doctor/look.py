@@ -17,6 +17,7 @@ from caffe_plugin import build, installed
 
 from . import ask
 from .finding import LACKS, NOTE, OK, Finding
+from .sources import lacking, sources
 
 KIT = Path(__file__).resolve().parents[2]
 PYTHON_LAYER = KIT / "python_layer"
@@ -214,13 +215,9 @@ def checkout(root: str | None) -> Iterator[Finding]:
                       "name its folder: caffe-l1 doctor CAFFE_ROOT")
         return
     try:
-        open_tree(root)
+        tree = open_tree(root)
     except KitError as error:
         yield lacking("checkout", error)
     else:
         yield Finding("checkout", OK, root)
-
-
-def lacking(name: str, error: KitError) -> Finding:
-    where = f"{error.file}: " if error.file else ""
-    return Finding(name, LACKS, f"{where}{error.problem}", error.fix)
+        yield from sources(tree)

@@ -33,6 +33,17 @@ class Stage:
     why: str = ""
 
 
+def ask_make(root: Path, expression: str) -> str:
+    """The value of a make variable, with all that Makefile.config says."""
+    rule = f"l1loss-kit-ask: ; @echo '{ANSWER}{expression}'"
+    command = ["make", "-s", "--no-print-directory", "--eval", rule, "l1loss-kit-ask"]
+    # A Makefile may print something of its own before.
+    _, answer, text = (output(command, root) or "").rpartition(ANSWER)
+    if not answer:
+        raise BuildFailed("make cannot read it", "run make to see why", "Makefile")
+    return text.strip()
+
+
 class MakeBuild:
     def __init__(self, tree: CaffeTree, naming: Naming, jobs: int) -> None:
         self.root = self.folder = tree.root
@@ -43,14 +54,7 @@ class MakeBuild:
         self.generated = self.root / self.ask("$(PROTO_BUILD_DIR)")
 
     def ask(self, expression: str) -> str:
-        """The value of a make variable, with all that Makefile.config says."""
-        rule = f"l1loss-kit-ask: ; @echo '{ANSWER}{expression}'"
-        command = ["make", "-s", "--no-print-directory", "--eval", rule, "l1loss-kit-ask"]
-        # A Makefile may print something of its own before.
-        _, answer, text = (output(command, self.root) or "").rpartition(ANSWER)
-        if not answer:
-            raise BuildFailed("make cannot read it", "run make to see why", "Makefile")
-        return text.strip()
+        return ask_make(self.root, expression)
 
     @property
     def filter(self) -> str:

@@ -39,6 +39,13 @@ PACKAGES = {
     r"protoc: (?:command )?not found": "protobuf-compiler",
     r"g\+\+: (?:command )?not found": "g++",
 }
+# What Caffe's own sources say that is an error by now, and the mend at the line that is named.
+OUTDATED = {
+    r"no matching function.* to .*CodedInputStream::SetTotalBytesLimit\(": (
+        "SetTotalBytesLimit takes one argument in this protobuf",
+        "remove the second argument, 536870912, there",
+    ),
+}
 MISSING = re.compile(r"No such file or directory|cannot find -l|Could NOT find|not found")
 
 
@@ -49,6 +56,9 @@ def diagnose(log: str, log_file: str, what: str) -> BuildFailed:
         if found:
             text = found.group("text")
             file, line = found.group("file"), int(found.group("line"))
+            for outdated, (problem, fix) in OUTDATED.items():
+                if re.search(outdated, text):
+                    return BuildFailed(problem, fix, file, line)
             return BuildFailed("error: " + text, hint(text, log_file), file, line)
     for pattern in OTHERS:
         found = first_match(pattern, log)
@@ -67,8 +77,10 @@ def first_match(pattern: re.Pattern[str], log: str) -> re.Match[str] | None:
 
 
 def hint(text: str, log_file: str) -> str:
+    """What to install, where the log is; without a log, what to install or nothing."""
     if MISSING.search(text):
         for pattern, package in PACKAGES.items():
             if re.search(pattern, text):
-                return f"sudo apt-get install {package}; the log is {log_file}"
-    return f"see {log_file}"
+                where = f"; the log is {log_file}" if log_file else ""
+                return f"sudo apt-get install {package}{where}"
+    return f"see {log_file}" if log_file else ""

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 
-from .finding import judge
+from .finding import Finding, Route, judge
 from .look import look
 
 
@@ -18,20 +18,31 @@ def main(arguments: list[str], program: str = "caffe-l1 doctor") -> int:
     except KeyboardInterrupt:
         return 130
     routes = judge(findings)
-    if options.json:
-        print(json.dumps({"findings": [finding._asdict() for finding in findings],
-                          "routes": [route._asdict() for route in routes]}, indent=1))
-    else:
-        print("\n".join([*(finding.line() for finding in findings), "",
-                         *(route.line() for route in routes)]))
+    try:
+        print(report(findings, routes, options.json), flush=True)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left goes nowhere
+        if not isinstance(error, BrokenPipeError):  # a reader that has seen enough
+            print(f"standard output: {error.strerror}; fix: write to another place",
+                  file=sys.stderr)
+            return 4
     return 0 if any(route.works for route in routes) else 1
+
+
+def report(findings: list[Finding], routes: list[Route], as_json: bool) -> str:
+    if as_json:
+        return json.dumps({"findings": [finding._asdict() for finding in findings],
+                           "routes": [route._asdict() for route in routes]}, indent=1)
+    return "\n".join([*(finding.line() for finding in findings), "",
+                      *(route.line() for route in routes)])
 
 
 def parser(program: str) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog=program, description="Say which routes to the L1 loss work on this machine, and what "
                                   "the others lack.",
-        epilog="exit codes: 0 at least one route works, 1 none does, 2 wrong usage")
+        epilog="exit codes: 0 at least one route works, 1 none does, 2 wrong usage, 4 "
+               "the output could not be written")
     made.add_argument("root", metavar="CAFFE_ROOT", nargs="?", default=os.environ.get("CAFFE_ROOT"),
                       help="a Caffe source checkout (default: the variable CAFFE_ROOT)")
     made.add_argument("--python", metavar="PYTHON", default=sys.executable,

@@ -132,10 +132,10 @@ def feed(net, matches, disparity) -> None:
 def train(solver, inputs, disparity, iterations: int) -> None:
     """On pixels drawn at random, the infinite ones among them."""
     import numpy as np
-    from tqdm import tqdm
+    from caffe_demo.progress import progress
     inputs, disparity = inputs.reshape(-1, inputs.shape[-1]), disparity.reshape(-1)
     generator = np.random.RandomState(1701)
-    for _ in tqdm(range(iterations), unit=" iterations", mininterval=1):
+    for _ in progress(range(iterations)):
         drawn = generator.randint(len(disparity), size=BATCH)
         feed(solver.net, inputs[drawn], disparity[drawn])
         solver.step(1)

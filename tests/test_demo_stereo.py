@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from caffe_demo import motorcycle
+from environment import seeing
 
 REPO = Path(__file__).resolve().parent.parent
 
@@ -46,3 +48,15 @@ def test_a_short_run_learns_with_the_mask_and_says_what_happens_without():
                                         done.stdout).groups())
     assert median > 14 and ours < median / 2
     assert (REPO / "build" / "demo" / "stereo.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_it_runs_without_tqdm(tmp_path):
+    """On a terminal, where a bar would be drawn."""
+    (tmp_path / "tqdm.py").write_text("raise ImportError\n")
+    terminal, other = os.openpty()
+    done = subprocess.run([sys.executable, str(REPO / "scripts" / "demo_stereo.py"),
+                           "--iterations", "300"], stdout=subprocess.PIPE, stderr=other,
+                          env=seeing(tmp_path))
+    os.close(other)
+    os.close(terminal)
+    assert done.returncode == 0 and b"300 iterations of" in done.stdout

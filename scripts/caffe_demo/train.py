@@ -14,6 +14,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from caffe_demo import engel  # noqa: E402
+from caffe_demo.progress import progress  # noqa: E402
 
 STEP = 10  # iterations from one point of the curve to the next
 
@@ -37,7 +38,7 @@ def main(name: str, result: str, plugin: str = "") -> None:
         return engel.Line(bias * unit - slope * middle, slope)
 
     curve, seconds = [], 0.0
-    for _ in progress(range(0, engel.ITERATIONS, STEP)):
+    for _ in progress(range(0, engel.ITERATIONS, STEP), STEP):
         curve.append(engel.mean_absolute(line(), income, food))
         started = time.perf_counter()
         solver.step(STEP)
@@ -55,17 +56,6 @@ def make_solver(caffe, route: engel.Route, count: int):
         Path(net).write_text(engel.NET.format(count=count, layer=route.layer))
         Path(solver).write_text(engel.SOLVER.format(net=net, iterations=engel.ITERATIONS))
         return caffe.get_solver(solver)
-
-
-def progress(steps):
-    """A bar, where somebody looks."""
-    if not sys.stderr.isatty():
-        return steps
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        return steps
-    return tqdm(steps, leave=False, unit_scale=STEP, unit=" iterations")
 
 
 if __name__ == "__main__":

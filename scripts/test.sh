@@ -65,6 +65,17 @@ if [ ! -d "$work/python27" ]; then
   mv "$work/python27.partial" "$work/python27"
 fi
 
+# A CMake of today, which refuses what Caffe's CMakeLists.txt asks for.
+if [ ! -d "$work/cmake" ]; then
+  say "fetching CMake 4"
+  rm -rf "$work/cmake.partial" && mkdir "$work/cmake.partial"
+  "$venv/bin/pip" download --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
+    --platform manylinux2014_x86_64 --platform manylinux_2_17_x86_64 \
+    -d "$work/cmake.partial" cmake==4.0.3
+  (cd "$work/cmake.partial" && unzip -q ./*.whl && rm ./*.whl)
+  mv "$work/cmake.partial" "$work/cmake"
+fi
+
 # The headers that Caffe's own GPU headers include and a bare CUDA compiler lacks.
 if [ -x /usr/local/cuda/bin/nvcc ] && [ ! -d "$work/cuda_include" ]; then
   say "fetching the headers of cuBLAS and cuRAND"

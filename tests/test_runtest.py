@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from caffe_kit.build import MakeBuild
+from caffe_kit.build import CMakeBuild, MakeBuild
 from caffe_kit.diagnose import diagnose
 from caffe_kit.machine import Machine, Python
 from caffe_kit.make_config import cmake_options, makefile_config
@@ -102,6 +102,28 @@ def test_an_older_cmake_folder_is_configured_again_and_keeps_its_choice(
     assert result.code == 0, result.err
     assert PASSED.search(result.out)
     assert "BUILD_only_tests:STRING=blob\n" in (folder / "CMakeCache.txt").read_text()
+
+
+def test_a_cmake_that_refuses_what_caffe_asks_for_configures_it(
+    caffe_source, tmp_path, work, monkeypatch
+):
+    cmake = work.parent / "cmake" / "cmake" / "data" / "bin"
+    if not cmake.is_dir():
+        pytest.skip("scripts/test.sh fetches CMake 4")
+    monkeypatch.setenv("PATH", f"{cmake}:{os.environ['PATH']}")
+    tree, folder = open_tree(str(caffe_source)), tmp_path / "build"
+    stage = CMakeBuild(tree, Naming("L1Loss", "l1_loss_param", 1701), 1, folder).configure(False)
+    done = subprocess.run(
+        stage.command, cwd=str(folder), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert done.returncode == 0, done.stdout
+    kept = (folder / "CMakeCache.txt").read_text()
+    assert "CMAKE_CACHE_MAJOR_VERSION:INTERNAL=4\n" in kept
+    mine = kept.replace("MINIMUM:UNINITIALIZED=3.5", "MINIMUM:UNINITIALIZED=3.10")
+    assert mine != kept
+    (folder / "CMakeCache.txt").write_text(mine)
+    again = CMakeBuild(tree, Naming("L1Loss", "l1_loss_param", 1701), 1, folder).configure(False)
+    assert not [part for part in again.command if "POLICY" in part]
 
 
 def choose_tests(folder: Path, names: str) -> None:

@@ -30,5 +30,5 @@ fi
 if [ "${1-}" = --quick ] && python3 -c 'import caffe; caffe.Net' 2>/dev/null; then
   exec python3 scripts/demo.py "$@"
 fi
-scripts/host_packages.sh mmdebstrap bubblewrap
+scripts/host_packages.sh $(scripts/sandbox.sh packages)
 exec scripts/sandbox.sh run python3 scripts/demo.py "$@"

@@ -3,6 +3,7 @@
 #
 #   scripts/sandbox.sh                 make the sandbox, if it is not there yet
 #   scripts/sandbox.sh run COMMAND...  run a command in it, with this repository bound in
+#   scripts/sandbox.sh packages        print the Debian packages that making it needs
 #   scripts/sandbox.sh path            print the folder of the root
 #   scripts/sandbox.sh clean           remove the sandbox and everything built in it
 #
@@ -42,11 +43,19 @@ mirror() {
     awk '$2 == "Debian" { print $1; exit }'
 }
 
+# What the host has to have; an ordinary user also needs what maps user ids.
+host_packages() {
+  local user=; [ "$(id -u)" = 0 ] || user=uidmap
+  echo mmdebstrap bubblewrap $user
+}
+
 need_tools() {
-  local missing=()
-  command -v mmdebstrap >/dev/null || missing+=(mmdebstrap)
-  command -v bwrap >/dev/null || missing+=(bubblewrap)
-  [ "$(id -u)" = 0 ] || command -v newuidmap >/dev/null || missing+=(uidmap)
+  local missing=() package program
+  for package in $(host_packages); do
+    program=$package
+    case $package in bubblewrap) program=bwrap ;; uidmap) program=newuidmap ;; esac
+    command -v $program >/dev/null || missing+=("$package")
+  done
   [ ${#missing[@]} = 0 ] || die "missing: ${missing[*]}; fix: $(install_command "${missing[@]}")"
   bwrap --ro-bind / / --dev /dev true 2>/dev/null ||
     die "bubblewrap may not make namespaces here; fix: $(
@@ -138,8 +147,9 @@ case ${1-} in
     shift
     [ $# -gt 0 ] || { say "run what? usage: scripts/sandbox.sh run COMMAND..."; exit 2; }
     run_in_root "$@" ;;
+  packages) host_packages ;;
   path) printf '%s\n' "$root" ;;
   clean) clean ;;
-  -h | --help) sed -n '2,11s/^# \{0,1\}//p' "$0" ;;
-  *) say "unknown verb '$1'; use make, run COMMAND..., path or clean"; exit 2 ;;
+  -h | --help) sed -n '2,12s/^# \{0,1\}//p' "$0" ;;
+  *) say "unknown verb '$1'; use make, run COMMAND..., packages, path or clean"; exit 2 ;;
 esac

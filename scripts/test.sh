@@ -27,7 +27,7 @@ work=${XDG_CACHE_HOME:-$HOME/.cache}/caffe-l1-loss/work
 mkdir -p "$work"
 export CAFFE_L1_WORK=$work
 
-scripts/host_packages.sh mmdebstrap bubblewrap python3 python3-venv unzip
+scripts/host_packages.sh $(scripts/sandbox.sh packages) python3 python3-venv unzip
 
 # The newest Python here runs the linter and the packages that Caffe's results are compared with.
 venv=$work/venv

@@ -81,6 +81,21 @@ def test_what_a_user_may_get_wrong_is_one_line(arguments, environment, code, lin
     assert (done.returncode, done.stdout) == (code, line + "\n")
 
 
+@pytest.mark.parametrize("user, packages", [(0, "mmdebstrap bubblewrap"),
+                                            (1000, "mmdebstrap bubblewrap uidmap")])
+def test_a_host_is_asked_for_all_packages_at_once(tmp_path, user, packages):
+    """On a Debian without any, where nothing may be installed."""
+    for name, does in (("id", f"echo {user}"), ("dpkg-query", ":"), ("sudo", "exit 1"),
+                       ("apt-get", "exit 1")):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
+        (tmp_path / name).chmod(0o755)
+    done = subprocess.run([str(REPO / "scripts" / "demo.sh")], capture_output=True, text=True,
+                          env={"PATH": f"{tmp_path}:/usr/bin:/bin", "HOME": str(tmp_path)})
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.splitlines()[0].startswith(
+        f"packages: installing {packages}" if user == 0 else f"packages: missing: {packages}; fix:")
+
+
 def test_a_caffe_that_does_not_compile_is_named_by_its_first_error(tmp_path):
     source = make_checkout(tmp_path / "caffe")
     header = source / "include/caffe/common.hpp"

@@ -80,7 +80,7 @@ _loaded = {}
 
 def default_path():
     """Return where build_plugin.py puts it: beside this file, or in the kit that pip installed."""
-    folder = os.path.dirname(os.path.abspath(__file__))
+    folder = os.path.dirname(os.path.realpath(__file__))
     installed = os.path.join(folder, "caffe_l1_loss", "python_layer")
     return os.path.join(installed if os.path.isdir(installed) else folder, NAME)
 

@@ -264,6 +264,26 @@ def test_exit_codes_and_messages_come_through(clean, elsewhere):
         assert "usage: caffe-l1" in succeed(command, verb, "--help")
 
 
+def test_an_editable_install_shows_its_types_and_finds_its_plugin(source, wheels, new_environment,
+                                                                  tmp_path):
+    kit = tmp_path / "kit"
+    shutil.copytree(source, kit, ignore=shutil.ignore_patterns("build", "*.egg-info"))
+    folder = new_environment.make("editable")
+    new_environment.install(folder, "protobuf")
+    new_environment.install(folder, "--no-deps", "-e", kit)
+    # What a type checker sees, which imports nothing: the folders that .pth files name.
+    site = next((folder / "lib").glob("python*/site-packages"))
+    path = [Path(line) for file in site.glob("*.pth") for line in file.read_text().splitlines()
+            if not line.startswith("import ")]
+    for module in ("l1_loss", "l1_loss_layer", "l1_loss_net_spec", "l1_loss_plugin"):
+        assert [place for place in path if (place / f"{module}-stubs" / "py.typed").exists()
+                and (place / f"{module}-stubs" / "__init__.pyi").exists()], module
+    assert succeed(folder / "bin" / "caffe-l1", "path").strip() == str(kit / "python_layer")
+    default = succeed(folder / "bin" / "python", "-c",
+                      "import l1_loss_plugin; print(l1_loss_plugin.default_path())")
+    assert default == f"{kit}/python_layer/libl1_loss_plugin.so\n"
+
+
 def test_nothing_of_it_stays_when_it_is_uninstalled(wheel, new_environment):
     folder = new_environment.make("short")
     new_environment.install(folder, "--no-deps", wheel)

@@ -94,3 +94,14 @@ def test_files_of_what_is_where_exist():
     named = [entry.split()[0] + name for entry in entries for name in FILE_NAME.findall(entry)]
     assert named
     assert not [path for path in named if not (REPO / path).exists()]
+
+
+def test_the_forks_are_counted_from_the_trees_that_were_tried():
+    rows = [CELL_END.split(row) for row in text_of(REPO / "tests" / "trees.md").splitlines()
+            if row.startswith("|")][2:]
+    forks = {row[1].split()[0] for row in rows if "refused" not in row[2]} - {"BVLC"}
+    named = {"eight": 8, "nine": 9, "ten": 10}
+    [said] = re.findall(r"on\s+(\w+) forks", text_of(ENGLISH))
+    assert named[said] == len(forks)
+    [said] = re.findall(r"(.)个 fork", text_of(CHINESE))
+    assert "零一二三四五六七八九十".index(said) == len(forks)

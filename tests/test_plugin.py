@@ -453,6 +453,14 @@ def test_a_caffe_with_the_old_strings_of_the_library(root, caffe_source, tmp_pat
     assert "it was compiled with the C++ library's old strings" in refused(root)
 
 
+def test_a_caffe_whose_registry_has_the_name_that_clang_gives_it(root):
+    """As far as the length of the name allows."""
+    library = installed.find().library.read_bytes()
+    (root / "lib" / "libcaffe.so").write_bytes(
+        library.replace(b"RegistryB5cxx11EvE11g_registry_\0", b"RegistryEvE11g_registry_B5cxx11\0"))
+    assert "its registry of layers has another name than g++ gives it" in refused(root)
+
+
 def test_a_caffe_that_runs_on_another_protobuf(root):
     library = installed.find().library.read_bytes()
     [ours] = re.findall(rb"\0(libprotobuf\.so\.\d\d)\0", library)

@@ -26,6 +26,8 @@ LAYER = KIT / "src" / "caffe" / "layers" / "l1_loss_layer.cpp"
 MESSAGE = KIT / "src" / "caffe" / "proto" / "l1_loss_parameter.proto"
 # A call of the C++ library's new string, in what a C++11 Caffe exports.
 NEW_STRINGS = "__cxx11"
+# The registry of layers, by the name that g++ gives it; clang's goes on with B5cxx11.
+REGISTRY = re.compile(r"_ZZN5caffe13LayerRegistryIfE8Registry\w*g_registry_$", re.MULTILINE)
 LIBRARIES = ["-lprotobuf", "-lglog", "-lboost_system", "-ldl"]
 NVCC = "/usr/local/cuda/bin/nvcc"  # where it is not on PATH
 # A patched Caffe, or a plugin for another, may end up in one process with the plugin: no name of
@@ -98,6 +100,10 @@ def need_same_libraries(caffe: Caffe) -> None:
     if NEW_STRINGS not in symbols(caffe.library):
         raise Refused("it was compiled with the C++ library's old strings, which this compiler's "
                       "plugin could not exchange with it", "use the compiler that built it",
+                      str(caffe.library))
+    if not REGISTRY.search(symbols(caffe.library)):
+        raise Refused("its registry of layers has another name than g++ gives it, as where clang "
+                      "compiled it, and a plugin would not reach it", "use a Caffe that g++ built",
                       str(caffe.library))
     theirs, ours = protobuf_of(caffe.library), protobuf_of_compiler()
     if theirs and ours and theirs != ours:

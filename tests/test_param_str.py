@@ -63,12 +63,13 @@ def make_nets(param_strs: list[str], *plugin: str, path: tuple = ()) -> list[str
 def reader(tmp_path_factory) -> str:
     """A program around the plugin's reader; under AddressSanitizer, it sees random input."""
     folder = tmp_path_factory.mktemp("reader")
-    build.generate_messages(installed.find(), folder)
+    caffe = installed.find()
+    build.generate_messages(caffe, folder)
     sources = [REPO / "tests" / "param_str_reader.cpp", REPO / "scripts" / "caffe_plugin" /
-               "param_str.cpp", folder / "l1_loss_parameter.pb.cc"]
-    build.run(["g++", "-std=c++11", "-O1", "-g", "-fsanitize=address,undefined",
-               "-fno-sanitize-recover=undefined", f"-I{folder}", *map(str, sources),
-               "-lprotobuf", "-o", str(folder / "reader")])
+               "param_str.cpp", folder / build.package(caffe) / "l1_loss_parameter.pb.cc"]
+    build.run(["g++", "-std=c++11", *build.compiler_flags(caffe, folder), "-g",
+               "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined",
+               *map(str, sources), "-lprotobuf", "-o", str(folder / "reader")])
     return str(folder / "reader")
 
 

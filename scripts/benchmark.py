@@ -23,6 +23,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
 from caffe_bench import table  # noqa: E402
+from caffe_kit.output import run  # noqa: E402
 
 COUNTS = [1024, 8192, 65536, 524288, 4194304, 33554432]
 ACCURACY_COUNT = 100_000_000
@@ -203,7 +204,4 @@ def plot(result: dict, file: Path) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except KeyboardInterrupt:
-        sys.exit(130)
+    sys.exit(run(main, sys.argv[1:]))

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from caffe_plugin.cli import main  # noqa: E402  (the folder must be on the path first)
+from caffe_kit.output import run  # noqa: E402  (the folder must be on the path first)
+from caffe_plugin.cli import main  # noqa: E402
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:], "build_plugin.py"))
+    sys.exit(run(partial(main, program="build_plugin.py"), sys.argv[1:]))

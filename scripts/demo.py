@@ -15,6 +15,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
 from caffe_demo import engel  # noqa: E402
+from caffe_kit import output  # noqa: E402
 from caffe_kit.diagnose import diagnose  # noqa: E402
 from caffe_kit.machine import probe  # noqa: E402
 from caffe_kit.make_config import makefile_config  # noqa: E402
@@ -152,4 +153,4 @@ def report(results: list[dict]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(output.run(main, sys.argv[1:]))

@@ -22,6 +22,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "python_layer")]
 os.environ.setdefault("GLOG_minloglevel", "2")
 
 from caffe_demo import fetch_motorcycle  # noqa: E402
+from caffe_kit.output import run  # noqa: E402
 
 PICTURE = HERE.parent / "build" / "demo" / "stereo.png"
 BATCH = 1024
@@ -176,4 +177,4 @@ def draw(disparity, predicted) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run(main, sys.argv[1:]))

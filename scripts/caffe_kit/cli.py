@@ -7,7 +7,8 @@ import os
 import sys
 
 from . import VERSION, runtest, verbs
-from .errors import FileSystemFailed, KitError
+from .errors import FileSystemFailed, KitError, WrongUsage
+from .output import FOLDER_IS_GONE, is_folder_gone
 from .report import Report
 
 EXITS = """exit codes:
@@ -30,28 +31,26 @@ VERBS = {
 
 def main(arguments: list[str]) -> int:
     options = parser().parse_args(arguments)
-    report = Report(options.verb, os.path.abspath(options.root))
+    report = Report(options.verb, options.root)
     try:
+        report.root = os.path.abspath(options.root)
         VERBS[options.verb][0](options, report)
     except KitError as error:
         report.set_error(error)
     except OSError as error:
-        name = f"{error.filename}: " if error.filename else ""
-        problem = name + (error.strerror or str(error))
-        report.set_error(FileSystemFailed(problem, "look at the disk"))
+        report.set_error(failure(error))
     except KeyboardInterrupt:
         report.exit = 130
         report.messages.append("interrupted")
-    try:
-        show(report, options.json)
-    except OSError:  # nobody reads on, or the disk is full: the exit code still tells
-        discard_output()
+    show(report, options.json)
     return report.exit
 
 
-def discard_output() -> None:
-    """Python would try once more to write at its end, and exit with a code of its own."""
-    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+def failure(error: OSError) -> KitError:
+    if is_folder_gone(error):
+        return WrongUsage(*FOLDER_IS_GONE)
+    name = f"{error.filename}: " if error.filename else ""
+    return FileSystemFailed(name + (error.strerror or str(error)), "look at the disk")
 
 
 def show(report: Report, as_json: bool) -> None:

@@ -27,11 +27,16 @@ VERBS = {
 SHARED = "caffe_kit.cli"
 
 
-def main(arguments: list[str] | None = None) -> int:
-    options = parser().parse_args(arguments)
-    module = VERBS[options.verb][0]
-    verb = [options.verb] if module == SHARED else []
-    return import_module(module).main([*verb, *options.rest])
+def entry() -> int:
+    from caffe_kit.output import run
+    return run(main, sys.argv[1:])
+
+
+def main(arguments: list[str]) -> int:
+    """What follows the verb is for its own script alone to read."""
+    verb = parser().parse_args(arguments[:1]).verb
+    module = VERBS[verb][0]
+    return import_module(module).main(arguments if module == SHARED else arguments[1:])
 
 
 def parser() -> argparse.ArgumentParser:
@@ -44,9 +49,8 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--version", action="version", version=VERSION)
     made.add_argument("verb", metavar="VERB", choices=VERBS, help=argparse.SUPPRESS)
-    made.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     return made
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(entry())

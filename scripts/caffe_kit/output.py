@@ -1,0 +1,93 @@
+"""The edge of every entry script: its work is done and its exit code told, whoever reads it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+from typing import Any, Callable, Iterator, TextIO
+
+FOLDER_IS_GONE = ("the working folder was deleted", "cd to a folder that is there")
+
+
+def run(main: Callable[[list[str]], int], arguments: list[str]) -> int:
+    """The exit code of main.
+
+    It depends on neither standard output nor standard error: both may be closed, full, or a pipe
+    that nobody reads. What cannot be written is dropped, and one line on standard error says so,
+    but for a closed stream or pipe, which somebody wanted.
+    """
+    with lasting_output():
+        try:
+            return main(arguments)
+        except KeyboardInterrupt:
+            return 130
+        except FileNotFoundError as error:
+            if not is_folder_gone(error):
+                raise
+            print("; fix: ".join(FOLDER_IS_GONE), file=sys.stderr)
+            return 2
+
+
+def is_folder_gone(error: OSError) -> bool:
+    """Whether it was the working folder that this error did not find."""
+    if error.filename is None:
+        try:
+            os.getcwd()
+        except FileNotFoundError:
+            return True
+    return False
+
+
+class Lasting(io.FileIO):
+    """A descriptor to write to that cannot fail: from the first failure on, all is dropped."""
+
+    failure: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            self.failure = error
+            to_nowhere(self.fileno())
+            return len(data)
+
+
+@contextlib.contextmanager
+def lasting_output() -> Iterator[None]:
+    fill_closed()
+    out, err = Lasting(1, "w", closefd=False), Lasting(2, "w", closefd=False)
+    sys.stdout, sys.stderr = over(out, sys.stdout), over(err, sys.stderr)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        if out.failure and not isinstance(out.failure, BrokenPipeError):
+            print(f"standard output could not be written: {out.failure.strerror}; fix: send it "
+                  "elsewhere", file=sys.stderr)
+        sys.stderr.flush()
+
+
+def over(raw: Lasting, before: TextIO | None) -> TextIO:
+    """A text stream like the one that Python has made, if it made one."""
+    return io.TextIOWrapper(io.BufferedWriter(raw), before.encoding if before else "utf-8",
+                            before.errors if before else "backslashreplace", line_buffering=True)
+
+
+def fill_closed() -> None:
+    """Else the next file that is opened, a log or a net, takes the place of a closed stream."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            to_nowhere(number)
+
+
+def to_nowhere(number: int) -> None:
+    """For children too, which then need not fail either."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    if nowhere != number:
+        os.dup2(nowhere, number)
+        os.close(nowhere)
+    os.set_inheritable(number, True)

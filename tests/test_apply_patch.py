@@ -255,3 +255,28 @@ def test_json_of_status_says_what_each_file_is(caffe):
     assert [file["path"] for file in report["files"]] == TARGETS
     assert {file["state"] for file in report["files"]} == {"applied"}
     assert (report["state"], report["field_id"], report["kit"]) == ("applied", 1701, "1.0.0")
+
+
+@pytest.mark.parametrize("arguments, verb, problem", [
+    (["check"], "check", "the following arguments are required: CAFFE_ROOT"),
+    (["apply", "--field-id", "x", "."], "apply", "argument --field-id: invalid int value: 'x'"),
+    (["status", ".", "more"], "status", "unrecognized arguments: more"),
+    (["runtest", "--jobs", "0", "."], "runtest", "argument --jobs: at least 1"),
+    ([], "", "the following arguments are required: VERB"),
+])
+def test_wrong_usage_is_json_too_where_that_is_asked_for(arguments, verb, problem):
+    result = kit(*arguments, "--json")
+    assert (result.code, result.err) == (2, "")
+    report = result.json
+    assert (report["verb"], report["exit"], report["error"]["problem"]) == (verb, 2, problem)
+    assert report["error"]["fix"].startswith("see apply_patch.py ")
+
+
+def test_a_folder_that_begins_with_a_dash_by_every_name_of_the_script(caffe, monkeypatch):
+    monkeypatch.chdir(caffe.parent)
+    caffe.rename("-dash")
+    for script in ("apply_patch.py", "caffe_l1/cli.py"):
+        command = [sys.executable, str(SCRIPT.parent / script), "check", "--", "-dash"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, ""), done.stderr
+        assert done.stdout.endswith("apply would change 5 files: 4 created, 1 edited\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from typing import NoReturn
 
 from . import VERSION, runtest, verbs
 from .errors import FileSystemFailed, KitError, WrongUsage
@@ -30,7 +31,10 @@ VERBS = {
 
 
 def main(arguments: list[str]) -> int:
-    options = parser().parse_args(arguments)
+    try:
+        options = parser(arguments).parse_args(arguments)
+    except WrongUsage as error:
+        return show_wrong_usage(arguments, error)
     report = Report(options.verb, options.root)
     try:
         report.root = os.path.abspath(options.root)
@@ -53,6 +57,13 @@ def failure(error: OSError) -> KitError:
     return FileSystemFailed(name + (error.strerror or str(error)), "look at the disk")
 
 
+def show_wrong_usage(arguments: list[str], error: WrongUsage) -> int:
+    report = Report(next((word for word in arguments if word in VERBS), ""), "")
+    report.set_error(error)
+    show(report, as_json=True)
+    return report.exit
+
+
 def show(report: Report, as_json: bool) -> None:
     if as_json:
         write(sys.stdout, report.to_json() + "\n")
@@ -69,8 +80,16 @@ def write(stream, text: str) -> None:
     stream.flush()
 
 
-def parser() -> argparse.ArgumentParser:
-    main_parser = argparse.ArgumentParser(
+class JsonParser(argparse.ArgumentParser):
+    """What it finds wrong is to be shown as JSON, unlike what argparse itself prints."""
+
+    def error(self, message: str) -> NoReturn:
+        raise WrongUsage(message, f"see {self.prog} --help")
+
+
+def parser(arguments: list[str]) -> argparse.ArgumentParser:
+    kind = JsonParser if "--json" in arguments else argparse.ArgumentParser
+    main_parser = kind(
         prog="caffe-l1" if os.path.basename(sys.argv[0]) == "caffe-l1" else "apply_patch.py",
         description="Put the L1Loss layer into a Caffe source checkout, build it and test it.",
         epilog=EXITS,

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from caffe_kit import machine
 from caffe_kit.build import CMakeBuild, MakeBuild
 from caffe_kit.diagnose import diagnose
 from caffe_kit.machine import Machine, Python
@@ -399,6 +400,24 @@ ERRORS = [
     ("make: *** [Makefile:5: all] Error 2\n", "[Makefile:5: all] Error 2"),
     ("nothing of note\n", "make failed; fix: see the.log"),
 ]
+
+
+@pytest.mark.parametrize("words", ["g++ -m64", "ccache g++", " g++", "'{folder}/a b/c++' -O0"])
+def test_a_compiler_of_several_words_is_read_as_make_reads_it(tmp_path, monkeypatch, words):
+    for name in ("ccache", "a b/c++"):  # what ccache is to make: a program that runs the next word
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text('#!/bin/sh\n[ "$1" != g++ ] || shift\nexec g++ "$@"\n')
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setenv("CXX", words.format(folder=tmp_path))
+    assert machine.has_header("glog/logging.h") and not machine.has_header("no/such.h")
+    assert machine.has_library(["glog"]) and not machine.has_library(["no_such_library"])
+
+
+@pytest.mark.parametrize("words", ["no-such-compiler", "'", "false", "$(exit 1)"])
+def test_a_compiler_that_is_none_has_nothing(monkeypatch, words):
+    monkeypatch.setenv("CXX", words)
+    assert not machine.has_header("glog/logging.h")
 
 
 @pytest.mark.parametrize("log, said", ERRORS)

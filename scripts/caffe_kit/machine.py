@@ -50,12 +50,13 @@ def probe() -> Machine:
     )
 
 
-def compiler() -> str:
-    return os.environ.get("CXX", "g++")
+def compiler() -> list[str]:
+    """The beginning of a command, with CXX read as make has it read: by a shell."""
+    return ["sh", "-c", '{} "$@"'.format(os.environ.get("CXX") or "g++"), "sh"]
 
 
 def compiles(arguments: list[str], source: str) -> bool:
-    command = [compiler(), "-x", "c++", "-", *arguments]
+    command = [*compiler(), "-x", "c++", "-", *arguments]
     try:
         done = subprocess.run(
             command,

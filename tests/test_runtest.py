@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import re
@@ -181,6 +182,145 @@ def test_interrupted_runs_leave_no_children_and_keep_the_patch(patched_tree):
     assert kit("runtest", "--quick", patched_tree.root).code == 0
 
 
+@pytest.mark.parametrize("number", [signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP])
+def test_whatever_ends_it_ends_a_child_in_a_session_of_its_own_too(patched_tree, number):
+    """A tool may start a server of its own; the recipe of make here is such a tool."""
+    makefile = patched_tree.root / "Makefile"
+    original = makefile.read_bytes()
+    command = [sys.executable, str(SCRIPT), "runtest", "--quick", str(patched_tree.root)]
+    try:
+        makefile.write_bytes(original + b"\nproto: stray\nstray:\n\t(setsid sleep 600 &); "
+                                        b"sleep 600\n")
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        wait_for(lambda: len(running_in(patched_tree.root, "sleep")) == 2)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=30)
+    finally:
+        makefile.write_bytes(original)
+        left = running_in(patched_tree.root)
+        for pid in left:
+            os.kill(pid, signal.SIGKILL)
+    assert (process.returncode, left) == (130, []), err
+    assert b"the patch stays; to take it out: " in out
+
+
+@pytest.mark.parametrize("variable, flags", [
+    ("GNUMAKEFLAGS", "-i"), ("GNUMAKEFLAGS", "-t"), ("MAKEFLAGS", "n"), ("MAKEFILES", "flags.mk")])
+def test_flags_for_make_in_the_environment_hide_no_error(
+    patched_tree, monkeypatch, variable, flags, tmp_path
+):
+    if variable == "MAKEFILES":
+        (tmp_path / flags).write_text("MAKEFLAGS += -i\n")
+        flags = str(tmp_path / flags)
+    monkeypatch.setenv(variable, flags)
+    with broken(patched_tree.root / "src/caffe/util/benchmark.cpp"):
+        result = kit("runtest", "--quick", patched_tree.root)
+    assert result.code == 3
+    assert result.err.splitlines()[-1].startswith("src/caffe/util/benchmark.cpp:")
+    assert not (patched_tree.root / "l1loss-kit-ask").exists()
+
+
+@contextlib.contextmanager
+def broken(source: Path):
+    original = source.read_bytes()
+    source.write_bytes(original.replace(b"namespace caffe {", b"namespace caffe {\nint 1x;", 1))
+    try:
+        yield
+    finally:
+        source.write_bytes(original)
+
+
+@contextlib.contextmanager
+def added(config: Path, text: str):
+    original = config.read_bytes()
+    config.write_bytes(original + text.encode())
+    try:
+        yield
+    finally:
+        config.write_bytes(original)
+
+
+@pytest.mark.parametrize("flag", ["-i", "-n", "-q"])
+def test_a_make_that_ends_well_without_having_compiled_is_a_failure(patched_tree, flag):
+    """As a Makefile.config may tell it to."""
+    root = patched_tree.root
+    with added(root / "Makefile.config", f"MAKEFLAGS += {flag}\n"), broken(
+        root / "src/caffe/util/benchmark.cpp"
+    ):
+        result = kit("runtest", "--quick", root)
+    assert result.code == 3, result.out
+
+
+def test_a_make_that_touches_leaves_no_file_behind(patched_tree):
+    """It is asked for its variables by a target that is no file."""
+    with added(patched_tree.root / "Makefile.config", "MAKEFLAGS += -t\n"):
+        kit("runtest", "--quick", patched_tree.root)
+    assert not (patched_tree.root / "l1loss-kit-ask").exists()
+
+
+def test_a_binary_older_than_its_sources_does_not_count(patched_tree):
+    """Here make is told to put `:` in front of the command that links it."""
+    binary = patched_tree.root / ".build_release/test/test_l1_loss_layer.testbin"
+    source = patched_tree.root / "src/caffe/test/test_l1_loss_layer.cpp"
+    now, older = binary.stat().st_mtime, source.stat().st_mtime - 1
+    try:
+        os.utime(str(binary), (older, older))
+        with added(patched_tree.root / "Makefile.config", "Q := @: $(NOTHING)\n"):
+            result = kit("runtest", "--quick", patched_tree.root)
+    finally:
+        os.utime(str(binary), (now, now))
+    assert result.code == 3, result.out
+    assert result.err.splitlines()[-1] == (
+        f"{binary}: is older than l1_loss_layer.hpp, though the build ended well; "
+        "fix: remove it and run this again")
+
+
+# What stands in the place of the test program, and what is said of it.
+PROGRAMS = {
+    "cut off": ("exec {kept} \"$@\" | head -n 40", " tests ran, and then the program ended"),
+    "without its last line": ("exec {kept} \"$@\" | grep -v PASSED",
+                              " tests ran, and then the program ended"),
+    "one test less": ("exec {kept} \"$@\" | sed '0,/ OK /{{/ OK /d}}'",
+                      " tests ran, and then the program ended"),
+    "silent": ("exit 0", "no L1LossLayerTest ran"),
+    "killed": ("kill -SEGV $$", "the test program was ended by signal 11"),
+}
+
+
+@pytest.mark.parametrize("what", PROGRAMS)
+def test_a_program_that_does_not_run_all_its_tests_is_a_failure(patched_tree, what):
+    script, problem = PROGRAMS[what]
+    with replaced_binary(patched_tree.root, "#!/bin/sh\n" + script + "\n", 0o755):
+        result = kit("runtest", "--quick", patched_tree.root)
+    assert result.code == 3
+    assert problem in result.err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("text, mode, reason", [
+    ("#!/nowhere/sh\n", 0o755, "No such file or directory"),
+    ("#!/bin/sh\n", 0o644, "Permission denied"),
+    ("neither a script nor a program", 0o755, "Exec format error")])
+def test_a_program_that_cannot_be_executed_is_a_failure(patched_tree, text, mode, reason):
+    with replaced_binary(patched_tree.root, text, mode) as binary:
+        result = kit("runtest", "--quick", patched_tree.root)
+    assert result.code == 3
+    assert result.err.splitlines()[-1] == (
+        f"{binary}: cannot be run: {reason}; fix: run it by hand to see why")
+
+
+@contextlib.contextmanager
+def replaced_binary(root: Path, text: str, mode: int):
+    binary = root / ".build_release/test/test_l1_loss_layer.testbin"
+    kept = binary.with_name("kept")
+    binary.rename(kept)
+    try:
+        binary.write_text(text.replace("{kept}", f'"{kept}"').replace("{{", "{").replace("}}", "}"))
+        binary.chmod(mode)
+        yield binary
+    finally:
+        kept.replace(binary)
+
+
 def wait_for(condition, seconds: float = 30) -> None:
     end = time.monotonic() + seconds
     while not condition():
@@ -267,6 +407,20 @@ def test_a_makefile_that_prints_something_is_understood(make_build):
     with open(str(make_build.root / "Makefile.config"), "a") as config:
         config.write("$(info BUILD_DIR is $(BUILD_DIR))\n")
     assert make_build.ask("$(TEST_BIN_DIR)") == ".build_release/test"
+
+
+FLAGS = ["i", "-i", "-k", "n", "--just-print", "-q", "-t", "--debug", " -- BUILD_DIR=elsewhere"]
+
+
+@pytest.mark.parametrize("variable", ["MAKEFLAGS", "GNUMAKEFLAGS"])
+@pytest.mark.parametrize("flags", FLAGS)
+def test_flags_for_make_in_the_environment_change_nothing(
+    make_build, monkeypatch, variable, flags
+):
+    usual = make_build.ask("$(firstword $(MAKEFLAGS)) $(TEST_BIN_DIR)")
+    monkeypatch.setenv(variable, flags)
+    assert make_build.ask("$(firstword $(MAKEFLAGS)) $(TEST_BIN_DIR)") == usual
+    assert not (make_build.root / "l1loss-kit-ask").exists()
 
 
 def test_a_makefile_that_asks_where_it_is_is_told_its_own_tree(make_build):
@@ -428,6 +582,7 @@ def test_the_first_error_of_a_log_and_its_package(log, said):
 def test_counting_what_gtest_prints():
     tests = Tally("L1LossLayerTest")
     for line in (
+        "[==========] Running 3 tests from 2 test cases.",
         "[ RUN      ] L1LossLayerTest/0.TestA",
         "[       OK ] L1LossLayerTest/0.TestA (3 ms)",
         "a.cpp:3: Failure",
@@ -437,6 +592,6 @@ def test_counting_what_gtest_prints():
         "[  FAILED  ] L1LossLayerTest/1.TestA, where TypeParam = double",
     ):
         tests.line(line)
-    assert (tests.passed, tests.failed, tests.others) == (1, 1, 1)
+    assert (tests.announced, tests.passed, tests.failed, tests.others) == (3, 1, 1, 1)
     assert tests.passed_line == "[  PASSED  ] 2 tests."
     assert tests.first_failure == "a.cpp:3: Failure"

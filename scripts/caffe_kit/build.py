@@ -20,6 +20,7 @@ CONFIG = "Makefile.config"
 PYCAFFE = "python/caffe/_caffe.so"
 # make itself does not see that pycaffe includes caffe.pb.h; told that its source is new, it does.
 MAKE_PYCAFFE = ["make", "-W", "python/caffe/_caffe.cpp", "pycaffe"]
+ASK = "l1loss-kit-ask"
 ANSWER = "l1loss-kit: "
 # CMake 4 refuses what asks for a CMake before 3.5, as Caffe does, without this; others ignore it.
 POLICY = "CMAKE_POLICY_VERSION_MINIMUM"
@@ -37,8 +38,9 @@ class Stage:
 
 def ask_make(root: Path, expression: str) -> str:
     """The value of a make variable, with all that Makefile.config says."""
-    rule = f"l1loss-kit-ask: ; @echo '{ANSWER}{expression}'"
-    command = ["make", "-s", "--no-print-directory", "--eval", rule, "l1loss-kit-ask"]
+    rule = f"{ASK}: ; @echo '{ANSWER}{expression}'"
+    command = ["make", "-s", "--no-print-directory", "--eval", f".PHONY: {ASK}"]
+    command += ["--eval", rule, ASK]
     # A Makefile may print something of its own before.
     _, answer, text = (output(command, root) or "").rpartition(ANSWER)
     if not answer:
@@ -91,8 +93,11 @@ class MakeBuild:
 
     def test_command(self, quick: bool) -> list[str]:
         if quick:
-            return [str(self.root / self.quick_binary), self.filter]
+            return [str(self.binary(quick)), self.filter]
         return ["make", "runtest", "TEST_FILTER=" + self.filter]
+
+    def binary(self, quick: bool) -> Path:
+        return self.root / (self.quick_binary if quick else f"{self.bin_folder}/test_all.testbin")
 
     def finish(self) -> list[Stage]:
         return []
@@ -146,8 +151,10 @@ class CMakeBuild:
 
     def test_command(self, quick: bool) -> list[str]:
         """Caffe's own runtest target passes a filter of its own, which would win."""
-        binary = self.folder / "test" / "test.testbin"
-        return [str(binary), f"--gtest_filter={self.naming.fixture}*"]
+        return [str(self.binary(quick)), f"--gtest_filter={self.naming.fixture}*"]
+
+    def binary(self, quick: bool) -> Path:
+        return self.folder / "test" / "test.testbin"
 
     def finish(self) -> list[Stage]:
         """An older folder gets back the choice of tests it had."""

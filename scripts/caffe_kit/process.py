@@ -6,19 +6,25 @@ import contextlib
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import BinaryIO, Callable, Iterator
 
+from .errors import BuildFailed
+
+# What would change what make and gtest do.
+STRAY = ("MAKEFLAGS", "GNUMAKEFLAGS", "MFLAGS", "MAKEFILES", "MAKELEVEL", "MAKEOVERRIDES")
+MARK = "L1LOSS_KIT_RUN"  # by which the children of a run are known, whatever session they are in
+ENDING = ((signal.SIGINT, 5.0), (signal.SIGTERM, 2.0), (signal.SIGKILL, 2.0))
 OnLine = Callable[[str], None]
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """That of a shell in this folder, without what would change what make and gtest do."""
-    stray = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")
+    """That of a shell in this folder, without what is stray."""
     ours = {
         name: value
         for name, value in os.environ.items()
-        if name not in stray and not name.startswith("GTEST_")
+        if name not in STRAY and not name.startswith("GTEST_")
     }
     # A Makefile that writes to $(PWD)/build would else write where the user stands.
     return {**ours, "PWD": str(folder.absolute())}
@@ -27,16 +33,21 @@ def environment(folder: Path) -> dict[str, str]:
 def run(command: list[str], folder: Path, log: BinaryIO, on_line: OnLine) -> int:
     """The exit status; on Ctrl-C the command and all its children end first."""
     log.write(("+ {}\n".format(" ".join(command))).encode("utf-8", "surrogateescape"))
-    process = subprocess.Popen(
-        command,
-        cwd=str(folder),
-        env=environment(folder),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
-    with ended_on_error(process):
+    mark = os.urandom(8).hex()
+    try:
+        process = subprocess.Popen(
+            command,
+            cwd=str(folder),
+            env={**environment(folder), MARK: mark},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    except OSError as error:
+        problem = f"cannot be run: {error.strerror}"
+        raise BuildFailed(problem, "run it by hand to see why", command[0]) from None
+    with ended_on_error(process, mark):
         for line in process.stdout or []:
             log.write(line)
             log.flush()
@@ -62,37 +73,66 @@ def output(command: list[str], folder: Path, even_failed: bool = False) -> str |
 
 
 @contextlib.contextmanager
-def ended_on_error(process: subprocess.Popen[bytes]) -> Iterator[None]:
+def ended_on_error(process: subprocess.Popen[bytes], mark: str) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        end(process)
+        end(process, mark)
         raise
     finally:
         if process.stdout:
             process.stdout.close()
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
+def end(process: subprocess.Popen[bytes], mark: str) -> None:
     """The command leads a process group of its own; make's compilers are in it."""
-    for number, seconds in ((signal.SIGINT, 5.0), (signal.SIGTERM, 2.0), (signal.SIGKILL, None)):
+    for number, seconds in ENDING:
+        others = [pid for pid in marked(mark) if group_of(pid) != process.pid]
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(seconds)
-            break
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+        for pid in others:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        if ended(process, mark, time.monotonic() + seconds):
+            return
+
+
+def ended(process: subprocess.Popen[bytes], mark: str, deadline: float) -> bool:
+    while process.poll() is None or marked(mark):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def marked(mark: str) -> list[int]:
+    """The processes that inherited this mark and are alive; none where there is no /proc."""
+    word = f"{MARK}={mark}".encode()
+    found = []
+    for file in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):  # it has ended, or is another user's
+            if word in file.read_bytes():
+                found.append(int(file.parent.name))
+    return found
+
+
+def group_of(pid: int) -> int:
+    try:
+        return os.getpgid(pid)
+    except ProcessLookupError:
+        return 0
 
 
 @contextlib.contextmanager
 def terminate_as_interrupt() -> Iterator[None]:
-    """A polite kill ends the children as Ctrl-C does."""
+    """A polite kill and Ctrl-\\ end the children as Ctrl-C does; a second one changes nothing."""
 
     def interrupt(number: int, frame: object) -> None:
+        for each in numbers:
+            signal.signal(each, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    numbers = (signal.SIGTERM, signal.SIGHUP)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
     before = [signal.signal(number, interrupt) for number in numbers]
     try:
         yield

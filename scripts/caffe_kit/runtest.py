@@ -17,6 +17,7 @@ from .errors import BuildFailed, Refused, WrongUsage
 from .machine import probe
 from .make_config import makefile_config
 from .naming import Naming
+from .payload import source_files
 from .process import run, terminate_as_interrupt
 from .progress import Progress
 from .report import Report
@@ -24,6 +25,7 @@ from .store import Store, give, owner_of
 from .tree import CaffeTree, open_tree
 from .verbs import state_of
 
+RUNNING = re.compile(r"^\[=+\] Running (\d+) tests? from ")
 PASSED = re.compile(r"^\[  PASSED  \] \d+ tests?\.")
 RESULT = re.compile(r"^\[ +(OK|FAILED) +\] ([\w/]+)\.\w+.*\(\d+ ms\)$")
 
@@ -33,6 +35,7 @@ class Tally:
     """What gtest printed."""
 
     fixture: str
+    announced: int = 0
     passed: int = 0
     failed: int = 0
     others: int = 0
@@ -46,7 +49,10 @@ class Tally:
     def line(self, line: str) -> None:
         result = RESULT.match(line)
         if result is None:
-            if PASSED.match(line):
+            running = RUNNING.match(line)
+            if running:
+                self.announced = int(running.group(1))
+            elif PASSED.match(line):
                 self.passed_line = line
             elif not self.first_failure and re.search(r":\d+: Failure", line):
                 self.first_failure = line
@@ -126,6 +132,7 @@ def build_and_test(
         for stage in build.stages(quick):
             refuse_other_header(build)
             run_stage(stage, build.folder, log, log_path)
+        refuse_stale(build.binary(quick), compiled_into_it(tree, naming))
         tests = Tally(naming.fixture)
         command = build.test_command(quick)
         code = run(command, tree.root, log, tests.line)
@@ -148,8 +155,23 @@ def run_stage(stage: Stage, folder: Path, log: BinaryIO, log_path: Path) -> None
     progress = Progress(stage.title, total)
     code = run(stage.command, folder, log, progress.line)
     progress.close()
-    if code != 0:
+    # A make that is told to go on after errors, or to run nothing, ends well too.
+    if code != 0 or (total and files_to_compile(stage, folder)):
         raise diagnose(log_path.read_text("utf-8", "replace"), str(log_path), stage.title)
+
+
+def compiled_into_it(tree: CaffeTree, naming: Naming) -> list[Path]:
+    """What the test program itself is made of; the layer is in Caffe's library."""
+    paths = map(tree.path, source_files(tree, naming))
+    return [path for path in paths if path.suffix == ".hpp" or path.parent.name == "test"]
+
+
+def refuse_stale(binary: Path, sources: list[Path]) -> None:
+    """Its tests would pass, but they are not those of the tree."""
+    for source in sources:
+        if binary.is_file() and binary.stat().st_mtime < source.stat().st_mtime:
+            problem = f"is older than {source.name}, though the build ended well"
+            raise BuildFailed(problem, "remove it and run this again", str(binary))
 
 
 def refuse_other_header(build: MakeBuild | CMakeBuild) -> None:
@@ -172,8 +194,12 @@ def judge(tests: Tally, naming: Naming, log_path: Path) -> None:
         raise BuildFailed(f"no {naming.fixture} ran", f"see {log_path}")
     if tests.others:
         raise BuildFailed(f"{tests.others} other tests ran as well", f"see {log_path}")
+    if tests.run != tests.announced or not tests.passed_line:
+        raise BuildFailed(
+            f"{tests.run} of {tests.announced} tests ran, and then the program ended",
+            f"see {log_path}",
+        )
 
 
 def revert_command(tree: CaffeTree) -> str:
-    return f"{sys.argv[0]} revert {shlex.quote(str(tree.root))}"
-
+    return f"{shlex.quote(sys.argv[0])} revert {shlex.quote(str(tree.root))}"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -292,6 +294,70 @@ def test_a_python_layer_whose_loss_param_says_the_same():
     text = switched(layer("  l1_loss_param { ignore_label: 255.0 }\n"), "python").replace(
         b"  loss_weight", b"  loss_param { ignore_label: 255 normalize: false }\n  loss_weight")
     assert b"l1_loss_param { ignore_label: 255.0 }" in switched(text, "native")
+
+
+# ---- What is deep or long ----------------------------------------------------
+
+def plugin_layer(param_str: str) -> bytes:
+    return f"layer {{ type: 'L1Loss' python_param {{ param_str: '{param_str}' }} }}".encode()
+
+
+@pytest.mark.parametrize("deep", [
+    "[" * 100000, "[" * 100000 + "]" * 100000, '{"axis": ' + "[" * 100000,
+    '{"axis":' * 100000 + "1" + "}" * 100000], ids=["open", "closed", "in an option", "objects"])
+def test_deep_json_is_refused(deep):
+    with pytest.raises(Problem, match="param_str is nested too deeply; fix: write an object"):
+        switch(plugin_layer(deep), "native")
+
+
+@pytest.mark.parametrize("opening, closing", ["[]", ('{"a":', "}")], ids=["arrays", "objects"])
+def test_json_that_is_read_but_too_deep_to_be_shown(opening, closing):
+    """Not all that Python can read it can write."""
+    for depth in range(100, 1000, 20):
+        with pytest.raises(Problem, match="nested too deeply|option \"axis\" is"):
+            switch(plugin_layer(f'{{"axis": {opening * depth}1{closing * depth}}}'), "native")
+
+
+@pytest.mark.parametrize("text", [
+    plugin_layer('{"%s": 1}' % ("x" * 10000)), plugin_layer('{"axis": "%s"}' % ("x" * 10000)),
+    b"layer { name: 'a' %s }" % (b"x" * 10000),
+    b"layer { type: 'L1Loss' l1_loss_param { axis: %s } }" % (b"x" * 10000)],
+    ids=["name in JSON", "value in JSON", "field", "value"])
+def test_a_message_is_short_whatever_is_in_the_net(text):
+    with pytest.raises(Problem) as error:
+        switch(text, "python")
+    assert len(str(error.value)) < 250
+
+
+@pytest.mark.parametrize("content", [b"x" * 10000000, b"\\n" * 2000000], ids=["plain", "escapes"])
+def test_a_long_string_takes_memory_for_its_bytes_alone(net, content):
+    net.write_bytes(net.read_bytes() + b"layer { name: '%s' }\n" % content)
+    with limited(resource.RLIMIT_AS, 500 << 20):
+        done = subprocess.run([sys.executable, str(REPO / "scripts" / "switch_route.py"),
+                               "net.prototxt", "--to", "plugin", "--in-place"],
+                              capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-300:]
+    assert content in net.read_bytes()
+
+
+def test_a_long_name_takes_time_for_its_bytes_alone(net):
+    """By seconds of the processor: a copy of all for each part would take five times as many."""
+    net.write_bytes(net.read_bytes() + b"[a%s]: 1\n" % (b".a" * 1000000))
+    with limited(resource.RLIMIT_CPU, 25):
+        done = subprocess.run([sys.executable, str(REPO / "scripts" / "switch_route.py"),
+                               "net.prototxt", "--to", "plugin"], capture_output=True)
+    assert done.returncode == 0
+
+
+@contextlib.contextmanager
+def limited(what: int, amount: int):
+    """For the processes that are started meanwhile."""
+    before = resource.getrlimit(what)
+    resource.setrlimit(what, (amount, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(what, before)
 
 
 # ---- The command line --------------------------------------------------------

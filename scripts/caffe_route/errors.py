@@ -16,6 +16,11 @@ class Problem(Exception):
         return f"{self.problem}; fix: {self.fix}" if self.fix else self.problem
 
 
+def short(text: str) -> str:
+    """For a message, which is one line."""
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
 def place(data: bytes, offset: int) -> tuple[int, int]:
     """Line and column, from 1, as editors count them: in characters."""
     before = data[:offset]

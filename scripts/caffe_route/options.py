@@ -10,7 +10,7 @@ import math
 import re
 from typing import Dict
 
-from .errors import Problem
+from .errors import Problem, short
 from .text_format import Field, Value, unescaped
 
 REDUCTIONS = ("BATCHMEAN", "MEAN", "SUM", "VALID_MEAN", "WEIGHTED_MEAN", "NONE")
@@ -47,8 +47,16 @@ def of_python_param(fields: tuple[Field, ...]) -> Options:
     check(fields, ("module", "layer", "param_str", "share_in_parallel"), "python_param")
     for field in fields:
         if field.name == "param_str":
-            return of_json(string(field).decode("utf-8", "replace"), field.start)
+            return of_param_str(string(field).decode("utf-8", "replace"), field.start)
     return {}
+
+
+def of_param_str(text: str, offset: int) -> Options:
+    try:
+        return of_json(text, offset)
+    except RecursionError:
+        raise Problem("param_str is nested too deeply", "write an object such as "
+                      '{"reduction": "MEAN"}', offset) from None
 
 
 def of_json(text: str, offset: int) -> Options:
@@ -69,7 +77,8 @@ def of_pairs(pairs: tuple[tuple[str, object], ...], offset: int) -> Options:
     for given, value in pairs:
         name = CAMEL_CASE.get(given, given)
         if name not in KINDS:
-            raise Problem(f'unknown option "{given}"', f"use one of {', '.join(KINDS)}", offset)
+            raise Problem(f'unknown option "{short(given)}"', f"use one of {', '.join(KINDS)}",
+                          offset)
         if name in options:
             raise Problem(f'option "{name}" is given twice', "remove one", offset)
         if value is not None:  # null is the default
@@ -200,4 +209,4 @@ def word(field: Field) -> str:
 
 
 def wrong(name: str, value: str, offset: int) -> Problem:
-    return Problem(f'option "{name}" is {value}', f"use {KINDS[name]}", offset)
+    return Problem(f'option "{name}" is {short(value)}', f"use {KINDS[name]}", offset)

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Iterator
 
-from .errors import Problem
+from .errors import Problem, short
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 DEPTH = 100
@@ -19,10 +19,12 @@ TOKEN = re.compile(
     |(?P<comment>\#[^\n\0]*)
     |(?P<name>[A-Za-z_][A-Za-z0-9_]*)
     |(?P<number>0[xX][0-9a-fA-F]+|(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?[fF]?)
-    |(?P<string>"(?:[^"\\\n\0]|\\[^\n\0])*"|'(?:[^'\\\n\0]|\\[^\n\0])*')
+    |(?P<string>["'])
     |(?P<symbol>[{}<>\[\]:,;./-])""",
     re.VERBOSE,
 )
+# What ends a string that begins with this quote, or stands in the way of that, and escapes.
+STOPS = {quote: re.compile(rb"%s|\\[^\n\0]|[\\\n\0]" % quote) for quote in (b'"', b"'")}
 ESCAPE = re.compile(
     rb"""\\(?:(?P<octal>[0-7]{1,3})|[xX](?P<hex>[0-9a-fA-F]{1,2})
     |(?P<unicode>u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8})|(?P<letter>[abfnrtv\\?'"])|(?P<wrong>.))""",
@@ -92,14 +94,24 @@ def tokens(data: bytes) -> Iterator[Token]:
         if token.kind == "comment":  # the \r of a line end is none of it
             token = Token("comment", token.text.rstrip(b"\r"), at)
         elif token.kind == "string":
+            token = Token("string", data[at : end_of_string(data, at)], at)
             check_escapes(token)
         yield token
         at = token.end
 
 
+def end_of_string(data: bytes, at: int) -> int:
+    """Step by step: one regular expression for all of it takes memory for each character."""
+    quote = data[at : at + 1]
+    for match in STOPS[quote].finditer(data, at + 1):
+        if match.group() == quote:
+            return match.end()
+        if len(match.group()) == 1:
+            break
+    raise Problem("the string does not end on its line", "close the quote", at)
+
+
 def unreadable(data: bytes, at: int) -> Problem:
-    if data[at : at + 1] in (b'"', b"'"):
-        return Problem("the string does not end on its line", "close the quote", at)
     character = data[at : at + 4].decode("utf-8", "backslashreplace")[:1]
     return Problem(f"{character!r} is no prototxt", "remove it, or put it in quotes", at)
 
@@ -159,7 +171,7 @@ class Parser:
 
     def expected(self, what: str) -> Problem:
         text = self.next.text.decode("utf-8", "replace")
-        found = repr(text) if text else "the end of the file"
+        found = repr(short(text)) if text else "the end of the file"
         return Problem(f"expected {what}, found {found}", "correct the text here", self.next.start)
 
     def fields(self, closing: bytes, depth: int) -> tuple[Field, ...]:
@@ -181,11 +193,11 @@ class Parser:
 
     def name(self) -> str:
         if self.accept(b"["):  # an extension or an Any
-            parts = b""
+            parts = []
             while self.next.kind == "name" or self.next.text in (b".", b"/", b"-"):
-                parts += self.take().text
+                parts.append(self.take().text.decode())
             self.expect(b"]")
-            return f"[{parts.decode()}]"
+            return f"[{''.join(parts)}]"
         if self.next.kind != "name":
             raise self.expected("the name of a field")
         return self.take().text.decode()

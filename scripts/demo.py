@@ -101,10 +101,10 @@ def copied_tree(name: str) -> Path:
 
 def patched_tree() -> Path:
     tree = copied_tree("patched")
-    check = subprocess.run([*APPLY, "check", str(tree)], stdout=subprocess.PIPE, text=True)
+    check = subprocess.run([*APPLY, "check", str(tree)], stdout=subprocess.PIPE)
     if check.returncode:
         raise DemoFailed("check refused the tree; its message is above")
-    print(check.stdout.splitlines()[-1], flush=True)
+    print(check.stdout.decode("utf-8", "replace").splitlines()[-1], flush=True)
     run([*APPLY, "apply", str(tree)])
     run([*APPLY, "runtest", "--quick", "--write-config", str(tree)])
     print("building pycaffe", flush=True)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import demo
 import numpy as np
 import pytest
 from caffe_demo import engel
@@ -112,3 +113,20 @@ def test_a_caffe_that_does_not_compile_is_named_by_its_first_error(tmp_path):
     assert f"include/caffe/common.hpp:{line}: error: #error spoiled; fix: see " in done.stderr
     assert done.stderr.startswith("demo: ") and done.stderr.count("\n") == 1
     assert not (source / "Makefile.config").exists()
+
+
+def test_a_tree_with_letters_that_are_not_utf_8(tmp_path, monkeypatch, capsys):
+    """The plan for it is a diff, which shows them."""
+    source = make_checkout(tmp_path / "caffe")
+    proto = source / "src/caffe/proto/caffe.proto"
+    proto.write_bytes(proto.read_bytes().replace(b"// ", b"// \xe9 "))
+    monkeypatch.setenv("CAFFE_ROOT", str(source))
+    monkeypatch.setenv("CAFFE_L1_WORK", str(tmp_path / "work"))
+
+    def stop(command, environment=None):
+        raise demo.DemoFailed("far enough")
+
+    monkeypatch.setattr(demo, "run", stop)
+    with pytest.raises(demo.DemoFailed, match="far enough"):
+        demo.patched_tree()
+    assert capsys.readouterr().out == "apply would change 5 files: 4 created, 1 edited\n"

@@ -63,7 +63,8 @@ def digest() -> str:
 
 
 def run(command: list[str]) -> None:
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                          errors="replace")
     if done.returncode:
         last = (done.stdout.splitlines() or [""])[-1]
         raise BuildFailed(f"{' '.join(command[:4])} failed: {last}")

@@ -70,11 +70,12 @@ make_root() {
   uri=$(mirror)
   [ -n "$uri" ] || die "apt knows no Debian mirror yet; fix: $(install_command mmdebstrap bubblewrap)"
   mkdir -p "$cache"
-  exec 9>"$cache/sandbox.lock"
+  exec 9>>"$cache/sandbox.lock"  # which may be a link to a file of somebody else's
   flock -n 9 || { say "another run is making the sandbox, waiting for it"; flock 9; }
   [ -d "$root" ] && return
   rm -rf "$partial"
   mkdir "$partial"
+  rm -f "$log"
   say "making a Debian 11 root with Caffe: ${#packages[@]} packages and what they need"
   say "about 3 minutes and 1.7 GB, once, in $root (log: $log)"
   local started=$SECONDS

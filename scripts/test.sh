@@ -15,7 +15,7 @@ say() { printf 'test: %s\n' "$*" >&2; }
 
 case ${1-} in
   --sanitize) shift; set -- tests/test_memory_safety.py "$@" ;;
-  -h | --help) sed -n '2,10s/^# \{0,1\}//p' "$0"; exit ;;
+  -h | --help) sed -n '2,10s/^# \{0,1\}//p' scripts/test.sh; exit ;;
 esac
 
 if [ "${CI-}" = true ]; then

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -215,6 +216,32 @@ def test_no_protoc_is_one_line_with_the_command_that_installs_it(caffe, verb, tm
         "protoc is not on PATH; fix: sudo apt-get install protobuf-compiler\n"
     )
     assert snapshot(caffe) == before
+
+
+@pytest.mark.parametrize("raised", [
+    "AttributeError(\"module 'collections' has no attribute 'MutableMapping'\")",  # 3.6.1, on 3.10
+    "RuntimeError('two versions of it are mixed\\nas you see')", "TypeError()",
+    "ModuleNotFoundError(\"No module named 'six'\", name='six')"])
+def test_a_protobuf_package_that_cannot_be_used_is_one_line(caffe, tmp_path, raised):
+    before = snapshot(caffe)
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\nclass Finder:\n  def find_spec(name, path, target=None):\n"
+        f"    if name == 'google.protobuf.descriptor_pb2': raise {raised}\n"
+        "sys.meta_path.insert(0, Finder)\n")
+    for verb in VERBS:
+        result = kit_process(verb, caffe, env=dict(os.environ, PYTHONPATH=str(tmp_path)))
+        assert result.code == 1
+        start = "Python's protobuf package cannot be used: " + raised.partition("(")[0] + ": "
+        assert result.err.startswith(start) and result.err.count("\n") == 1, result.err
+        assert f"; fix: {sys.executable} -m pip install --upgrade protobuf, or " in result.err
+    assert snapshot(caffe) == before
+
+
+def test_a_real_protobuf_package_that_refuses_to_work_is_one_line(caffe):
+    variable = {"PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION_VERSION": "1"}
+    result = kit_process("check", caffe, env=dict(os.environ, **variable))
+    assert result.code == 1 and result.err.count("\n") == 1
+    assert result.err.startswith("Python's protobuf package cannot be used: ValueError: ")
 
 
 def test_output_that_nobody_can_take_changes_neither_exit_code_nor_tree(caffe):

@@ -16,7 +16,7 @@ from caffe_doctor.finding import LACKS, OK, Finding, judge
 from caffe_kit import VERSION
 from caffe_plugin import installed
 from environment import seeing
-from patch_support import edit, make_checkout
+from patch_support import edit, kit_process, make_checkout, make_small_checkout
 
 REPO = Path(__file__).resolve().parent.parent
 DOCTOR = [sys.executable, str(REPO / "scripts" / "doctor.py")]
@@ -176,9 +176,30 @@ def test_a_protoc_that_the_protobuf_package_cannot_read(tmp_path):
     said = doctor(PATH=wrapped_protoc(tmp_path, f"find $out -name '*_pb2.py' "
                                          f"-exec sed -i '$a {line}' '{{}}' +"))
     protobuf = said.lines["protobuf"]
-    assert protobuf.state == "lacks" and "does not fit libprotoc" in protobuf.text
+    assert protobuf.state == "note" and "does not fit libprotoc" in protobuf.text
     assert "builder_of_tomorrow" in protobuf.text
-    assert "protobuf" in said.routes["native"] and said.routes["plugin"].startswith("works")
+    assert all(text.startswith("works") for text in said.routes.values())
+
+
+def test_a_pair_of_protoc_and_protobuf_that_only_a_pycaffe_needs_does_not_end_the_native_route(
+    tmp_path, caffe_source
+):
+    """With that pair apply writes the layer, and everything but a pycaffe is built."""
+    tree = tmp_path / "caffe"
+    make_small_checkout(tree)
+    path = wrapped_protoc(tmp_path, "find $out -name '*_pb2.py' -exec sed -i '$a raise OSError' "
+                                    "'{}' +")
+    assert doctor(tree, PATH=path).routes["native"].startswith("works: ")
+    assert doctor("--python", "/nowhere", tree).routes["native"].startswith("works: ")
+    assert kit_process("apply", tree, env=dict(os.environ, PATH=path)).code == 0
+
+
+def test_a_protobuf_package_that_does_not_work_with_this_python():
+    said = doctor(PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION_VERSION="1")
+    line = said.lines["kit"]
+    assert line.state == "lacks"
+    assert "Python's protobuf package cannot be used: ValueError: unsupported PROTOCOL" in line.text
+    assert "kit" in said.routes["native"]
 
 
 @pytest.mark.parametrize("edit, age", [("VERSION < 3", "new"), ("< PROTOBUF_MIN", "old")])
@@ -286,7 +307,7 @@ def test_an_output_that_takes_nothing():
 
 @pytest.mark.parametrize("route, name", [
     ("python", "pycaffe"), ("python", "Python layer"), ("python", "l1_loss_layer"),
-    ("native", "kit"), ("native", "checkout"), ("native", "protobuf"), ("native", "libraries"),
+    ("native", "kit"), ("native", "checkout"), ("native", "make"), ("native", "libraries"),
     ("native", "Caffe's sources"), ("native", "BLAS"),
     ("plugin", "libcaffe"), ("plugin", "CUDA"), ("plugin", "Caffe's headers")])
 def test_each_need_ends_its_own_route_alone(route, name):

@@ -8,8 +8,8 @@ OK, LACKS, NOTE = "ok", "lacks", "note"
 # What each route needs; a route works if none of these is lacking.
 ROUTES = {
     "python": ("pycaffe", "Python layer", "l1_loss_layer"),
-    "native": ("kit", "checkout", "compiler", "make", "protoc", "protobuf", "libraries",
-               "Caffe's sources", "BLAS"),
+    "native": ("kit", "checkout", "compiler", "make", "protoc", "libraries", "Caffe's sources",
+               "BLAS"),
     "plugin": ("compiler", "protoc", "libcaffe", "Caffe's headers", "CUDA"),
 }
 WORKS = {

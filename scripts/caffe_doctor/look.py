@@ -12,6 +12,7 @@ from typing import Iterator
 from caffe_kit import VERSION
 from caffe_kit.errors import KitError, Refused
 from caffe_kit.machine import find_cuda, has_header, hdf5_includes
+from caffe_kit.protoc import need_protobuf
 from caffe_kit.tree import open_tree
 from caffe_plugin import build, installed
 
@@ -42,12 +43,12 @@ def look(python: str, root: str | None) -> list[Finding]:
 def kit() -> Iterator[Finding]:
     where = f"{VERSION} in {KIT}, run by {sys.executable}"
     try:
-        import google.protobuf
-    except ImportError:
-        yield Finding("kit", LACKS, f"{where}, which has no protobuf package",
-                      "apt-get install python3-protobuf, or pip install protobuf")
-    else:
-        yield Finding("kit", OK, f"{where}, protobuf {google.protobuf.__version__}")
+        need_protobuf()
+    except Refused as refused:
+        yield Finding("kit", LACKS, f"{where}: {refused.problem}", refused.fix)
+        return
+    import google.protobuf
+    yield Finding("kit", OK, f"{where}, protobuf {google.protobuf.__version__}")
 
 
 # ---- Python ------------------------------------------------------------------
@@ -132,10 +133,15 @@ def tool(name: str, program: str, package: str, version: list[str]) -> Finding:
 
 
 def protobuf(python: str) -> Iterator[Finding]:
-    """Whether that Python can read what protoc writes, by having it do so."""
+    """Whether that Python can read what protoc writes, by having it do so.
+
+    Only a pycaffe that is built needs this: the patch script has its own Python read descriptors
+    that protoc makes, and of these all versions can read all.
+    """
     answer = ask.ask(python, ask.PROTOBUF)
     if answer.problem:
-        yield Finding("protobuf", LACKS, f"{python} has no protobuf package: {answer.problem}",
+        yield Finding("protobuf", NOTE, f"{python} has no protobuf package, without which no "
+                      f"pycaffe can be imported: {answer.problem}",
                       "apt-get install python3-protobuf, or pip install protobuf")
         return
     if not shutil.which("protoc"):
@@ -150,8 +156,9 @@ def protobuf(python: str) -> Iterator[Finding]:
             return
         read = ask.ask(python, "import l1_loss_parameter_pb2; answer = True", scratch)
     if read.problem:
-        yield Finding("protobuf", LACKS, f"{answer.value} for {python} does not fit "
-                      f"{build.protoc_version()}: {read.problem}",
+        yield Finding("protobuf", NOTE, f"{answer.value} for {python} does not fit "
+                      f"{build.protoc_version()}, and a pycaffe that is built with both cannot be "
+                      f"imported: {read.problem}",
                       "install the protobuf package of protoc's version")
     else:
         yield Finding("protobuf", OK, f"{answer.value} for {python}, reads what protoc writes")

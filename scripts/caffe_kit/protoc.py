@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,14 +25,32 @@ def parse(data: bytes, folder: Path) -> FileDescriptorProto:
 
     `folder` is where caffe.proto stands in the tree: imports are looked up from there.
     """
+    need_protobuf()
+    from google.protobuf.descriptor_pb2 import FileDescriptorSet
+    return FileDescriptorSet.FromString(run_protoc(ascii_twin(data), folder)).file[0]
+
+
+def need_protobuf() -> None:
+    """One for an older Python raises whatever it meets there, some raise errors of their own."""
     try:
-        from google.protobuf.descriptor_pb2 import FileDescriptorSet
-    except ImportError:
+        import google.protobuf.descriptor_pb2  # noqa: F401
+    except ModuleNotFoundError as error:
+        if not str(error.name).startswith("google"):
+            raise broken(error) from None
         raise Refused(
             "Python's protobuf package is missing",
             "sudo apt-get install python3-protobuf, or pip install protobuf",
         ) from None
-    return FileDescriptorSet.FromString(run_protoc(ascii_twin(data), folder)).file[0]
+    except Exception as error:
+        raise broken(error) from None
+
+
+def broken(error: Exception) -> Refused:
+    said = (str(error).strip() or "no message").splitlines()[0]
+    return Refused(
+        f"Python's protobuf package cannot be used: {type(error).__name__}: {said}",
+        f"{sys.executable} -m pip install --upgrade protobuf, or run this by another Python",
+    )
 
 
 @functools.lru_cache(maxsize=16)

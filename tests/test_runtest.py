@@ -22,7 +22,7 @@ from caffe_kit.machine import Machine, Python
 from caffe_kit.make_config import cmake_options, makefile_config
 from caffe_kit.naming import Naming
 from caffe_kit.progress import Progress, compiled_file, count_compiled
-from caffe_kit.runtest import Tally
+from caffe_kit.runtest import Tally, revert_command
 from caffe_kit.tree import open_tree
 from patch_support import SCRIPT, STATE, contents, edit, kit, make_checkout, snapshot
 
@@ -595,3 +595,23 @@ def test_counting_what_gtest_prints():
     assert (tests.announced, tests.passed, tests.failed, tests.others) == (3, 1, 1, 1)
     assert tests.passed_line == "[  PASSED  ] 2 tests."
     assert tests.first_failure == "a.cpp:3: Failure"
+
+
+def test_the_revert_command_can_be_pasted_into_a_shell(tmp_path, monkeypatch):
+    tree = open_tree(str(make_checkout(tmp_path / "my $HOME's caffe")))
+    monkeypatch.setattr(sys, "argv", ["/home/me/a kit/scripts/apply_patch.py", "runtest"])
+    done = subprocess.run(["bash", "-c", f"printf '%s|' {revert_command(tree)}"],
+                          stdout=subprocess.PIPE)
+    assert done.stdout.decode() == f"{sys.argv[0]}|revert|{tree.root}|"
+
+
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+def test_a_compiler_that_speaks_no_utf_8(caffe, locale):
+    kit("apply", caffe)
+    (caffe / "Makefile.config").write_bytes(
+        b"CPU_ONLY := 1\nproto: fail\n"
+        b"fail:\n\t@printf 'a\\351.cpp:7:1: error: \\351\\200\\n'; false\n")
+    command = [sys.executable, str(SCRIPT), "runtest", "--quick", str(caffe)]
+    done = subprocess.run(command, capture_output=True, env=dict(os.environ, LC_ALL=locale))
+    assert done.returncode == 3
+    assert done.stderr.decode().splitlines()[-1].startswith("a\ufffd.cpp:7: error: \ufffd")

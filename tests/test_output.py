@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
+import termios
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -52,6 +55,7 @@ STREAMS = {
     "stdout unread": ">&$pipe",
     "stderr unread": "2>&$pipe",
 }
+PIPE = 1 << 16  # what a pipe of Linux holds
 FULL = "standard output could not be written: No space left on device; fix: send it elsewhere"
 
 
@@ -110,6 +114,28 @@ def test_a_closed_stream_is_not_the_place_of_the_next_file(folder):
     assert run("<&- >&- 2>&-", "switch_route.py", "net.prototxt", "--to", "native",
                "--in-place").code == 0
     assert Path("net.prototxt").read_bytes() == before
+
+
+def test_a_pipe_that_does_not_block_gets_all_of_it(folder):
+    with open("net.prototxt", "a") as net:
+        net.write(f"layer {{ type: 'L1Loss' name: '{'x' * 2000}' }}\n" * 100)
+    command = [sys.executable, str(SCRIPTS / "switch_route.py"), "net.prototxt", "--to", "python"]
+    usual = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout
+    reader, pipe = os.pipe()
+    os.set_blocking(pipe, False)
+    process = subprocess.Popen(command, stdout=pipe, stderr=subprocess.PIPE)
+    os.close(pipe)
+    while process.poll() is None and waiting(reader) < PIPE:
+        time.sleep(0.01)
+    with open(reader, "rb") as file:
+        found = file.read()
+    assert (process.communicate()[1].count(b"\n"), process.returncode) == (1, 0)
+    assert found == usual and len(found) > 2 * PIPE
+
+
+def waiting(pipe: int) -> int:
+    """How many bytes can be read from it."""
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 def test_ctrl_c_is_130_without_a_traceback():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import select
 import sys
 from typing import Any, Callable, Iterator, TextIO
 
@@ -47,7 +48,11 @@ class Lasting(io.FileIO):
 
     def write(self, data: Any) -> int:
         try:
-            return super().write(data)
+            written = super().write(data)
+            while written is None:  # a full pipe that does not block, as some parents make them
+                select.select([], [self], [])
+                written = super().write(data)
+            return written
         except OSError as error:
             self.failure = error
             to_nowhere(self.fileno())

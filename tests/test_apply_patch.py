@@ -289,6 +289,8 @@ def test_json_of_status_says_what_each_file_is(caffe):
     (["apply", "--field-id", "x", "."], "apply", "argument --field-id: invalid int value: 'x'"),
     (["status", ".", "more"], "status", "unrecognized arguments: more"),
     (["runtest", "--jobs", "0", "."], "runtest", "argument --jobs: at least 1"),
+    (["runtest", "--log", "", "."], "runtest", "argument --log: an empty name"),
+    (["runtest", "--build-dir=", "."], "runtest", "argument --build-dir: an empty name"),
     ([], "", "the following arguments are required: VERB"),
 ])
 def test_wrong_usage_is_json_too_where_that_is_asked_for(arguments, verb, problem):

@@ -116,13 +116,22 @@ def naming_options(command: argparse.ArgumentParser) -> None:
 def runtest_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--quick", action="store_true", help="build only what the tests need")
     command.add_argument("--jobs", metavar="N", type=positive, help="default: one per core")
-    command.add_argument("--build-dir", metavar="DIR", help="build with CMake in this folder")
-    command.add_argument("--log", metavar="FILE", help="default: runtest.log in .l1loss-kit/")
+    command.add_argument("--build-dir", metavar="DIR", type=named,
+                         help="build with CMake in this folder")
+    command.add_argument("--log", metavar="FILE", type=named,
+                         help="default: runtest.log in .l1loss-kit/")
     command.add_argument(
         "--write-config",
         action="store_true",
         help="write a Makefile.config that fits this machine, where there is none",
     )
+
+
+def named(text: str) -> str:
+    """A shell variable that is not set would else name the working folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("an empty name")
+    return text
 
 
 def positive(text: str) -> int:

@@ -13,7 +13,7 @@ from typing import BinaryIO, Callable, Iterator
 from .errors import BuildFailed
 
 # What would change what make and gtest do.
-STRAY = ("MAKEFLAGS", "GNUMAKEFLAGS", "MFLAGS", "MAKEFILES", "MAKELEVEL", "MAKEOVERRIDES")
+STRAY = ("MAKEFLAGS", "GNUMAKEFLAGS", "MFLAGS", "MAKEFILES", "MAKELEVEL")
 MARK = "L1LOSS_KIT_RUN"  # by which the children of a run are known, whatever session they are in
 ENDING = ((signal.SIGINT, 5.0), (signal.SIGTERM, 2.0), (signal.SIGKILL, 2.0))
 OnLine = Callable[[str], None]

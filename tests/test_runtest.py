@@ -261,10 +261,10 @@ def test_a_make_that_touches_leaves_no_file_behind(patched_tree):
 def test_a_binary_older_than_its_sources_does_not_count(patched_tree):
     """Here make is told to put `:` in front of the command that links it."""
     binary = patched_tree.root / ".build_release/test/test_l1_loss_layer.testbin"
-    source = patched_tree.root / "src/caffe/test/test_l1_loss_layer.cpp"
-    now, older = binary.stat().st_mtime, source.stat().st_mtime - 1
+    assert kit("runtest", "--quick", patched_tree.root).code == 0  # all but that is up to date
+    now = binary.stat().st_mtime
     try:
-        os.utime(str(binary), (older, older))
+        os.utime(str(binary), (0, 0))
         with added(patched_tree.root / "Makefile.config", "Q := @: $(NOTHING)\n"):
             result = kit("runtest", "--quick", patched_tree.root)
     finally:

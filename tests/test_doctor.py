@@ -286,23 +286,6 @@ def test_wrong_usage():
     assert subprocess.run([*DOCTOR, "--fix-all"], stderr=subprocess.PIPE).returncode == 2
 
 
-def test_a_reader_that_has_seen_enough():
-    reading, writing = os.pipe()
-    os.close(reading)
-    done = subprocess.run(DOCTOR, stdout=writing, stderr=subprocess.PIPE, text=True,
-                          env=seeing(PYTHON_LAYER))
-    os.close(writing)
-    assert (done.returncode, done.stderr) == (0, "")
-
-
-def test_an_output_that_takes_nothing():
-    with open("/dev/full", "w") as full:
-        done = subprocess.run([*DOCTOR, "--json"], stdout=full, stderr=subprocess.PIPE, text=True,
-                              env=seeing(PYTHON_LAYER))
-    assert (done.returncode, done.stderr) == (
-        4, "standard output: No space left on device; fix: write to another place\n")
-
-
 # ---- From findings to routes -------------------------------------------------
 
 @pytest.mark.parametrize("route, name", [

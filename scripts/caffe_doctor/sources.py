@@ -59,8 +59,8 @@ def compiler_flags(tree: CaffeTree) -> list[str]:
 
 def compiled(name: str, file: str, tree: CaffeTree, flags: list[str]) -> Finding:
     # The header of the BLAS calls glog's macros without including it.
-    command = [*compiler(), "-fsyntax-only", "-w", "-include", "glog/logging.h", *flags, "-x", "c++",
-               file]
+    command = [*compiler(), "-fsyntax-only", "-w", "-include", "glog/logging.h", *flags,
+               "-x", "c++", file]
     done = subprocess.run(command, cwd=str(tree.root), stdin=subprocess.DEVNULL,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if done.returncode == 0:

@@ -27,7 +27,7 @@ TRACE = (
     "unlink,unlinkat,mkdir,mkdirat,rmdir,fchmod,chmod,fchmodat,chown,fchown,fchownat,lchown,"
     "ftruncate,truncate,utimensat,symlink,symlinkat,flock"
 )
-CREATING = {"openat", "write", "rename", "link", "linkat", "mkdir"}  # may find a full disk
+CREATING = {"openat", "write", "renameat", "renameat2", "linkat", "mkdirat"}  # may find a full disk
 KILL, EIO, ENOSPC = "error=EIO:signal=SIGKILL", "error=EIO", "error=ENOSPC"
 FULL = "error=ENOSPC:delay_enter=0"  # this one and all that follow
 ENVIRONMENT = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
@@ -240,9 +240,9 @@ def test_a_kill_before_any_call_of_the_recovery_from_a_kill_is_recovered_from(
     trees, tmp_path, capsys
 ):
     template = copy_of(trees.unpatched, tmp_path / "template")
-    links = [call for call in trees.apply_calls if call[0].startswith("link")]
-    link = links[len(links) // 2]
-    killed = inject(template, "apply", Fault(*link, KILL), tmp_path / "trace")
+    moves = [call for call in trees.apply_calls if call[0] == "renameat2"]
+    move = moves[len(moves) // 2]
+    killed = inject(template, "apply", Fault(*move, KILL), tmp_path / "trace")
     assert killed == (KILLED, True)
     assert targets(template) not in (trees.before, trees.after)
     calls = changing_calls(copy_of(template, tmp_path / "once"), "apply", tmp_path / "trace")

@@ -19,6 +19,7 @@ EXITS = """exit codes:
   3  build or tests failed, or no test ran
   4  the file system failed, the tree is as before
   5  the kit's record in the tree is damaged, nothing was touched
+  6  the file system failed twice: the tree is mixed, and apply or revert goes on from there
   130  interrupted by Ctrl-C; a patch that was applied stays, a build's children have ended
 """
 VERBS = {

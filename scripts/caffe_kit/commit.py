@@ -2,37 +2,27 @@
 
     staging   the plan is written to journal.staging, then the new bytes beside their targets
     commit    journal.staging becomes journal.json: from here on a kill is rolled forward
-    moving    every target is looked at again, then link, rename and unlink only
+    moving    each target and the file beside it change places, and what came out is looked at
     record    record.json is replaced: from here on nothing is rolled back
-    tidying   the siblings and the journal are removed
+    tidying   what lies beside the targets is removed, then the journal
 
-An error before the record is replaced rolls back, by rename. A kill leaves the journal, and the
-next apply or revert finishes what it says.
+An error before the record is replaced rolls back, by moving. A kill leaves the journal, and the
+next apply or revert finishes what it says. What one line commits or tidies is on the disk before
+the next begins. Files beside the targets bear the number of the run that its journal tells, and
+none is removed whose bytes are not those of the journal: a user may have saved into it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Iterator
 
-from .errors import FileSystemFailed, RecordDamaged, Refused
-from .store import (
-    FOLDER,
-    Store,
-    give,
-    owner_of,
-    read_if_there,
-    remove_if_there,
-    sha256,
-    sync_folder,
-    write_new,
-)
-
-FORMAT = 1
+from .errors import FileSystemFailed, KitError, Mixed, Refused
+from .folder import Folder, NotAFile
+from .journal import Journal, Step, read_journal
+from .store import FOLDER, JOURNAL, RECORD, STAGING, Store, random_id, sha256
+from .tree import PROTO
 
 
 @dataclass(frozen=True)
@@ -44,68 +34,10 @@ class Change:
     new: bytes | None
 
 
-@dataclass(frozen=True)
-class Step:
-    """A change as the journal holds it: hashes, the bytes themselves lie in the store."""
-
-    path: str
-    old: str | None
-    new: str | None
-    mode: int
-    owner: tuple[int, int]
-
-
-@dataclass(frozen=True)
-class Journal:
-    verb: str
-    steps: list[Step]
-    folders: list[str]  # made by apply, removed by revert; outer ones first
-    record: str | None
-    keep: list[str]  # the blobs that the record speaks of
-
-    def to_bytes(self) -> bytes:
-        steps = [dict(vars(step), owner=list(step.owner)) for step in self.steps]
-        return json.dumps(dict(vars(self), steps=steps, format=FORMAT), indent=1).encode() + b"\n"
-
-
-def read_journal(path: Path) -> Journal:
-    try:
-        data: dict[str, Any] = json.loads((read_if_there(path) or b"").decode("utf-8"))
-        if data["format"] != FORMAT:
-            raise ValueError(f"format {data['format']!r}, this kit knows {FORMAT}")
-        steps = [
-            Step(s["path"], s["old"], s["new"], int(s["mode"]), (s["owner"][0], s["owner"][1]))
-            for s in data["steps"]
-        ]
-        journal = Journal(
-            data["verb"], steps, list(data["folders"]), data["record"], list(data["keep"])
-        )
-        for inside in [step.path for step in steps] + journal.folders:
-            check_inside(inside)
-        return journal
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-        where = f"{FOLDER}/{path.name}"
-        raise RecordDamaged(f"the journal is damaged: {error}", journal_hint(), where) from None
-
-
-def check_inside(path: str) -> None:
-    parts = path.split("/")
-    if os.path.isabs(path) or parts[0] not in ("src", "include") or ".." in parts:
-        raise ValueError(f"path {path!r} leaves the sources")
-
-
-def journal_hint() -> str:
-    return f"restore src/ and include/ from your own copy or git, then remove {FOLDER}/"
-
-
 def interrupted(store: Store) -> str | None:
     """The verb of a run that was killed half-way, None where there is none."""
-    if not store.exists():
-        return None
-    for path in (store.journal, store.staging):
-        if path.exists():
-            return read_journal(path).verb
-    return None
+    journal = read_journal(store, JOURNAL) or read_journal(store, STAGING)
+    return journal.verb if journal else None
 
 
 # The whole of it
@@ -118,70 +50,118 @@ def commit(
     folders: list[str],
     record: bytes | None,
     blobs: list[bytes],
-) -> None:
-    """Make these changes and this record, or none of them; call it with the store locked."""
+    type_name: str,
+) -> list[str]:
+    """Make these changes and this record, or none of them; call it with the store locked.
+
+    Returns the files beside the targets that were left because someone had saved into them.
+    """
+    run = random_id()
     journal = Journal(
         verb,
-        [step_for(store, change) for change in changes],
+        run,
+        type_name,
+        [Step(c.path, hash_of(c.old), hash_of(c.new), run) for c in changes],
         folders,
         None if record is None else record.decode("utf-8"),
         [sha256(data) for data in blobs],
     )
     with rolled_back_on_error(store, journal):
         stage(store, journal, changes, blobs)
-        os.rename(str(store.staging), str(store.journal))
-        sync_folder(store.folder)
+        store.folder.replace(STAGING, JOURNAL)
+        store.folder.sync()
         for step in journal.steps:
             check_unchanged(store, step)
         for step in journal.steps:
             move(store, step)
         put_record(store, journal)
-    tidy(store, journal)
+    return tidy(store, journal)
 
 
 def recover(store: Store) -> str | None:
     """Finish what a killed run began; its verb, or None where there was none."""
-    if not store.exists():
-        return None
-    with told_as_error("tidy up"):
+    with told_as_error(store, {}, "tidy up"):
         store.remove_parts()
-    if store.journal.exists():
-        journal = read_journal(store.journal)
-        with told_as_error("roll forward"):
+    journal = read_journal(store, JOURNAL)
+    if journal is not None:
+        now = {step: found(store, step) for step in journal.steps}
+        with told_as_error(store, now, "roll forward"):
             roll_forward(store, journal)
         return journal.verb
-    if store.staging.exists():
-        journal = read_journal(store.staging)
-        with told_as_error("tidy up"):
+    journal = read_journal(store, STAGING)
+    if journal is not None:
+        with told_as_error(store, {}, "tidy up"):
             unstage(store, journal)
         return journal.verb
     return None
 
 
-def step_for(store: Store, change: Change) -> Step:
-    """Modes and owners are kept; a new file takes them from its folder and its neighbours."""
-    path = store.root / change.path
-    old = None if change.old is None else sha256(change.old)
-    new = None if change.new is None else sha256(change.new)
-    if change.old is not None:
-        status = os.lstat(str(path))
-        return Step(change.path, old, new, status.st_mode & 0o7777, (status.st_uid, status.st_gid))
-    folder = nearest_folder(path)
-    neighbour = os.stat(str(store.root / "src/caffe/proto/caffe.proto"))
-    owner = owner_of(folder) or (0, 0)
-    return Step(change.path, old, new, neighbour.st_mode & 0o666, owner)
+def hash_of(data: bytes | None) -> str | None:
+    return None if data is None else sha256(data)
 
 
-def nearest_folder(path: Path) -> Path:
-    folder = path.parent
-    while not folder.is_dir():
-        folder = folder.parent
+# One step: a target, and what lies beside it
+
+
+def found(store: Store, step: Step) -> str | None:
+    """The hash of the target."""
+    return hash_of(store.read_target(step.path))
+
+
+def place(store: Store, step: Step) -> Folder:
+    folder = store.at(step.folder)
+    if folder is None:
+        raise Refused("the folder was removed just now", "put it back", step.folder)
     return folder
 
 
-def sibling(store: Store, step: Step, word: str) -> Path:
-    path = store.root / step.path
-    return path.with_name(f".{path.name}.l1loss-kit-{word}")
+def swap(folder: Folder, step: Step) -> None:
+    """The target and what lies beside it change places; doing it again undoes it."""
+    if step.new is None:
+        folder.move(step.name, step.beside)
+    elif step.old is None:
+        folder.move(step.beside, step.name)
+    else:
+        folder.exchange(step.beside, step.name, step.spare)
+
+
+def swap_back(folder: Folder, step: Step) -> None:
+    if step.new is None:
+        folder.move(step.beside, step.name)
+    elif step.old is None:
+        folder.move(step.name, step.beside)
+    else:
+        folder.exchange(step.beside, step.name, step.spare)
+
+
+def drop(folder: Folder, name: str, hashes: tuple[str | None, ...]) -> None:
+    """Remove a file beside a target, if it holds what the journal says."""
+    if peek(folder, name) in [hash for hash in hashes if hash]:
+        folder.unlink(name)
+
+
+def peek(folder: Folder, name: str) -> str | None:
+    """The hash of a file beside a target, None where nothing is; empty for what is no file."""
+    try:
+        return hash_of(folder.read(name))
+    except NotAFile:
+        return ""
+
+
+def mend(store: Store, step: Step) -> None:
+    """Where a swap took more than one system call and was cut short, take back its half."""
+    folder = store.at(step.folder)
+    if folder is None or step.old is None:
+        return
+    now = found(store, step)
+    spare, beside = (peek(folder, name) for name in (step.spare, step.beside))
+    if now == step.old:
+        for name in (step.spare, step.beside):
+            drop(folder, name, (step.old,))
+    elif now is None and step.new is not None and spare == step.old:
+        folder.move(step.spare, step.name)
+    elif now == step.new and beside is None and spare is not None:
+        folder.move(step.spare, step.beside)
 
 
 # Before the commit point
@@ -191,9 +171,9 @@ def stage(store: Store, journal: Journal, changes: list[Change], blobs: list[byt
     ends = [end for change in changes for end in (change.old, change.new) if end is not None]
     for data in ends + blobs:
         store.put_blob(data)
-    store.put(store.staging, journal.to_bytes())
-    sync_folder(store.blobs)
-    sync_folder(store.folder)
+    store.blobs.sync()
+    store.put(store.folder, STAGING, journal.to_bytes())
+    store.folder.sync()
     if journal.verb != "revert":
         make_folders(store, journal)
     for step in journal.steps:
@@ -201,126 +181,155 @@ def stage(store: Store, journal: Journal, changes: list[Change], blobs: list[byt
 
 
 def make_folders(store: Store, journal: Journal) -> None:
-    for name in journal.folders:
-        folder = store.root / name
-        if not folder.is_dir():
-            folder.mkdir()
-            give(folder, owner_of(folder.parent))
+    for path in journal.folders:
+        above, _, name = path.rpartition("/")
+        parent = store.at(above)
+        if parent is not None and store.at(path) is None:
+            parent.make_child(name, parent.own_status().st_mode & 0o777)
+            parent.sync()
 
 
 def stage_step(store: Store, step: Step) -> None:
-    new = sibling(store, step, "new")
-    remove_if_there(new)  # left by a run whose journal was deleted
-    remove_if_there(sibling(store, step, "old"))
-    if step.new is not None:
-        write_new(new, store.blob(step.new), step.mode, step.owner)
-        sync_folder(new.parent)
+    if step.new is None:
+        return
+    folder = place(store, step)
+    like = step.name if step.old is not None else None
+    folder.create(step.beside, store.blob(step.new), new_mode(store), like)
+    folder.sync()
+
+
+def new_mode(store: Store) -> int:
+    """A new file is as open as its neighbour, whatever the umask."""
+    folder, _, name = PROTO.rpartition("/")
+    there = store.at(folder)
+    status = there.status(name) if there else None
+    return status.st_mode & 0o666 if status else 0o644
 
 
 def unstage(store: Store, journal: Journal) -> None:
     """Take back what stage did."""
     for step in journal.steps:
-        remove_if_there(sibling(store, step, "new"))
+        remove_staged(store, step)
     if journal.verb != "revert":
         remove_folders(store, journal)
-    remove_if_there(store.staging)
+    store.remove(STAGING)
+    store.folder.sync()
+
+
+def remove_staged(store: Store, step: Step) -> None:
+    folder = store.at(step.folder)
+    if folder is None or step.new is None:
+        return
+    with contextlib.suppress(NotAFile):
+        data = folder.read(step.beside)
+        if data is not None and is_torn(data, store.read_blob(step.new) or b""):
+            folder.unlink(step.beside)
+    folder.sync()
+
+
+def is_torn(data: bytes, whole: bytes) -> bool:
+    """Whether a loss of power can have made this of a file that was being written, or none did."""
+    return len(data) <= len(whole) and all(a in (0, b) for a, b in zip(data, whole))
 
 
 def remove_folders(store: Store, journal: Journal) -> None:
-    for name in reversed(journal.folders):
-        with contextlib.suppress(FileNotFoundError, OSError):
-            os.rmdir(str(store.root / name))
+    for path in reversed(journal.folders):
+        above, _, name = path.rpartition("/")
+        parent = store.at(above)
+        if parent is not None:
+            store.folders.pop(path, None)
+            parent.remove_child(name)
+            parent.sync()
 
 
 # Behind the commit point
 
 
 def check_unchanged(store: Store, step: Step) -> None:
-    data = read_if_there(store.root / step.path)
-    if (None if data is None else sha256(data)) != step.old:
-        raise Refused(
-            "was edited by someone else just now; nothing was changed",
-            "run this again once the edit is done",
-            step.path,
-        )
+    if found(store, step) != step.old:
+        raise edited_just_now(step)
+
+
+def edited_just_now(step: Step) -> Refused:
+    return Refused(
+        "was edited by someone else just now; nothing was changed",
+        "run this again once the edit is done",
+        step.path,
+    )
 
 
 def move(store: Store, step: Step) -> None:
-    """By link, rename and unlink alone; what was there stays beside it until the end."""
-    target = str(store.root / step.path)
-    new, old = str(sibling(store, step, "new")), str(sibling(store, step, "old"))
-    if step.new is None:
-        os.rename(target, old)
-    elif step.old is None:
-        os.link(new, target)
-    else:
-        os.link(target, old)
-        os.rename(new, target)
-    sync_folder(Path(target).parent)
-
-
-def move_back(store: Store, step: Step) -> None:
-    target, old = store.root / step.path, sibling(store, step, "old")
-    if os.path.lexists(str(old)):
-        os.rename(str(old), str(target))
-        remove_if_there(old)  # rename does nothing where both are links to one file
-    elif step.old is None and same_file(sibling(store, step, "new"), target):
-        os.unlink(str(target))
-
-
-def same_file(one: Path, other: Path) -> bool:
-    return os.path.lexists(str(one)) and os.path.lexists(str(other)) and os.path.samefile(
-        str(one), str(other)
-    )
+    """What comes out must be what the plan was made for; else it goes back at once."""
+    folder = place(store, step)
+    try:
+        swap(folder, step)
+    except (FileExistsError, FileNotFoundError):
+        raise edited_just_now(step) from None
+    if step.old is not None and peek(folder, step.beside) != step.old:
+        swap_back(folder, step)
+        raise edited_just_now(step)
+    folder.sync()
 
 
 def put_record(store: Store, journal: Journal) -> None:
     if journal.record is None:
-        remove_if_there(store.record)
+        store.remove(RECORD)
     else:
-        store.put(store.record, journal.record.encode("utf-8"))
+        store.put(store.folder, RECORD, journal.record.encode("utf-8"))
+    store.folder.sync()
 
 
 def record_is_put(store: Store, journal: Journal) -> bool:
-    data = read_if_there(store.record)
+    data = store.read_own(RECORD)
     wanted = None if journal.record is None else journal.record.encode("utf-8")
-    return store.journal.exists() and data == wanted
+    return store.folder.status(JOURNAL) is not None and data == wanted
 
 
-def tidy(store: Store, journal: Journal) -> None:
+def tidy(store: Store, journal: Journal) -> list[str]:
     """The change is made; a leftover is a nuisance, not a failure, and the next run removes it."""
     with contextlib.suppress(OSError):
-        remove_leftovers(store, journal)
+        return remove_leftovers(store, journal)
+    return []
 
 
-def remove_leftovers(store: Store, journal: Journal) -> None:
-    for step in journal.steps:
-        remove_if_there(sibling(store, step, "new"))
-        remove_if_there(sibling(store, step, "old"))
+def remove_leftovers(store: Store, journal: Journal) -> list[str]:
+    """What lies beside the targets, and the journal last; returns what someone saved into."""
+    left = [path for step in journal.steps for path in remove_beside(store, step)]
     if journal.verb == "revert":
         remove_folders(store, journal)
-    remove_if_there(store.staging)
+    store.remove(STAGING)
     store.keep_blobs(journal.keep)
-    remove_if_there(store.journal)
-    sync_folder(store.folder)
+    store.remove(JOURNAL)
+    store.folder.sync()
+    return left
+
+
+def remove_beside(store: Store, step: Step) -> list[str]:
+    folder = store.at(step.folder)
+    if folder is None:
+        return []
+    for name in (step.spare, step.beside):
+        drop(folder, name, (step.old, step.new))
+    folder.sync()
+    return [folder.path(n) for n in (step.spare, step.beside) if folder.status(n) is not None]
 
 
 # When it fails
 
 
 @contextlib.contextmanager
-def rolled_back_on_error(store: Store, journal: Journal):
+def rolled_back_on_error(store: Store, journal: Journal) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
         if not made(store, journal):
-            with told_as_error("roll back", cause=error):
-                roll_back(store, journal)
+            old = {step: step.old for step in journal.steps}
+            with told_as_error(store, old, "roll back", cause=error):
+                left = roll_back(store, journal)
+            if left and isinstance(error, Refused):
+                error.fix += f"; what was saved meanwhile is in {' and '.join(left)}"
             if isinstance(error, OSError):
-                raise FileSystemFailed(
-                    describe(error) + ", the tree is as before",
-                    "make room or make it writable, then run this again",
-                ) from error
+                raise failed(describe(error) + ", the tree is as before") from error
             raise
         if not isinstance(error, OSError):
             raise
@@ -328,38 +337,55 @@ def rolled_back_on_error(store: Store, journal: Journal):
 
 def made(store: Store, journal: Journal) -> bool:
     """Whether the record has moved, and every target with it: then nothing is rolled back."""
-    with contextlib.suppress(OSError):
-        return record_is_put(store, journal) and targets_are_new(store, journal)
+    with contextlib.suppress(OSError, KitError):
+        return record_is_put(store, journal) and all(
+            found(store, step) == step.new for step in journal.steps
+        )
     return False
 
 
-def targets_are_new(store: Store, journal: Journal) -> bool:
-    """Whether every target holds its new bytes."""
-    for step in journal.steps:
-        data = read_if_there(store.root / step.path)
-        if (None if data is None else sha256(data)) != step.new:
-            return False
-    return True
-
-
-def roll_back(store: Store, journal: Journal) -> None:
+def roll_back(store: Store, journal: Journal) -> list[str]:
     for step in reversed(journal.steps):
         move_back(store, step)
+    left = [path for step in journal.steps for path in remove_beside(store, step)]
     unstage(store, journal)
-    remove_if_there(store.journal)
+    store.remove(JOURNAL)
+    store.folder.sync()
+    return left
+
+
+def move_back(store: Store, step: Step) -> None:
+    """What a user has saved in the place of our new file stays where it is."""
+    mend(store, step)
+    folder = store.at(step.folder)
+    if folder is None or found(store, step) != step.new:
+        return
+    if step.old is None or peek(folder, step.beside) == step.old:
+        swap_back(folder, step)
+        folder.sync()
 
 
 @contextlib.contextmanager
-def told_as_error(what: str, cause: BaseException | None = None):
+def told_as_error(
+    store: Store, before: dict[Step, str | None], what: str, cause: BaseException | None = None
+) -> Iterator[None]:
     """An error while repairing leaves the journal: the next run goes on from there."""
     try:
         yield
     except OSError as error:
         first = describe(cause) + ", and then " if isinstance(cause, OSError) else ""
-        raise FileSystemFailed(
-            f"{first}could not {what}: {describe(error)}",
-            "make room or make it writable, then run apply or revert again: it goes on from here",
+        problem = f"{first}could not {what}: {describe(error)}"
+        with contextlib.suppress(OSError):
+            if all(found(store, step) == hash for step, hash in before.items()):
+                raise failed(problem) from error
+        raise Mixed(
+            problem + ": the tree is mixed, some files are old and some are new",
+            "mend the file system, then run apply or revert again: it goes on from here",
         ) from error
+
+
+def failed(problem: str) -> FileSystemFailed:
+    return FileSystemFailed(problem, "look at the disk, then run this again")
 
 
 def describe(error: OSError) -> str:
@@ -381,17 +407,22 @@ def roll_forward(store: Store, journal: Journal) -> None:
 
 def finish_step(store: Store, step: Step) -> None:
     """Bring one target from its old bytes to its new ones, wherever the kill came."""
-    data = read_if_there(store.root / step.path)
-    found = None if data is None else sha256(data)
-    if found == step.new:
+    mend(store, step)
+    now = found(store, step)
+    if now == step.new:
         return
-    if found != step.old:
+    if now != step.old:
         raise Refused(
             "was edited after the interrupted run: it is neither the old nor the new file",
-            f"put back the old bytes ({FOLDER}/blobs/{step.old}) and run this again"
+            f"save it elsewhere, put {FOLDER}/blobs/{step.old} in its place and run this again"
             if step.old
             else "move it away and run this again",
             step.path,
         )
+    remove_staged(store, step)
+    folder = place(store, step)
+    if step.new is not None and folder.status(step.beside) is not None:
+        fix = "move it away and run this again"
+        raise Refused("someone saved into it", fix, folder.path(step.beside))
     stage_step(store, step)
     move(store, step)

@@ -49,6 +49,16 @@ class RecordDamaged(KitError):
     code = 5
 
 
+class Mixed(KitError):
+    """The file system failed, and then to put things back as well: some files are old, some new."""
+
+    code = 6
+
+
 def one_line(text: str) -> str:
-    """Paths may hold line ends and bytes that are no text; messages may not."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\n", "\\n")
+    """Paths may hold line ends, escapes for terminals and bytes that are no text."""
+    return "".join(letter if letter.isprintable() else escaped(letter) for letter in text)
+
+
+def escaped(letter: str) -> str:
+    return letter.encode("unicode_escape").decode("ascii")

@@ -9,6 +9,13 @@ from .naming import Naming, rename
 from .tree import CaffeTree
 
 PATCH = Path(__file__).resolve().parents[2] / "caffe_patch"
+FOLDERS = (
+    "include/caffe/layers",
+    "include/caffe/util",
+    "src/caffe/layers",
+    "src/caffe/util",
+    "src/caffe/test",
+)
 MESSAGE = "src/caffe/proto/l1_loss_parameter.proto"
 # The order in which they are put in: nothing is compiled before what it includes is there.
 ORDER = (".hpp", ".cu", ".cpp")
@@ -30,6 +37,13 @@ def source_files(tree: CaffeTree, naming: Naming, patch: Path = PATCH) -> dict[s
         )
         for path in paths
     }
+
+
+def may_be_ours(path: str, naming: Naming) -> bool:
+    """Whether some version of the kit might put a file there under these names."""
+    folder, _, name = path.rpartition("/")
+    ours = rf"(?:test_)?{re.escape(naming.stem)}(?:_[a-z0-9_]+)?\.(?:hpp|cpp|cu)\Z"
+    return folder in FOLDERS and re.match(ours, name) is not None
 
 
 def fit(source: bytes, tree: CaffeTree, naming: Naming) -> bytes:

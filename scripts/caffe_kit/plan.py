@@ -16,16 +16,16 @@ from .payload import message_text, source_files
 from .proto_edit import Addition, field_number, insert, present, remove
 from .protoc import parse
 from .record import FileRecord, Record, addition
-from .store import Store, sha256
+from .store import Store, check_locks, sha256
 from .target import check_writable, read_target
 from .tree import PROTO, CaffeTree, find_registration, line_of
 
 
 @dataclass(frozen=True)
 class Plan:
-    changes: list[Change]
-    folders: list[str]
-    record: Record | None
+    changes: list[Change] = field(default_factory=list)
+    folders: list[str] = field(default_factory=list)
+    record: Record | None = None
     blobs: list[bytes] = field(default_factory=list)  # what the record speaks of
     notes: list[str] = field(default_factory=list)
 
@@ -49,10 +49,11 @@ class Context:
 
 
 def plan_apply(context: Context, naming: Naming) -> Plan:
-    check_writable(context.tree.root, context.tree.root)
-    proto = read_target(context.tree.root, PROTO) or b""
+    check_writable(context.store.root)
+    proto = read_target(context.store, PROTO) or b""
+    check_locks(context.store, PROTO)
     wanted = source_files(context.tree, naming)
-    found = {path: read_target(context.tree.root, path) for path in wanted}
+    found = {path: read_target(context.store, path) for path in wanted}
     check_not_registered(context, naming, wanted, found)
     check_targets(context, wanted, found)
     before, after = edit_proto(context, naming, proto)
@@ -230,10 +231,10 @@ def leave_behind(context: Context, wanted: dict[str, bytes]) -> list[Change]:
 def missing_folders(context: Context, wanted: dict[str, bytes]) -> list[str]:
     folders: list[str] = []
     for path in wanted:
-        parent = context.tree.path(path).parent
-        while not parent.exists():
-            folders.append(parent.relative_to(context.tree.root).as_posix())
-            parent = parent.parent
+        parent = path.rpartition("/")[0]
+        while context.store.at(parent) is None:
+            folders.append(parent)
+            parent = parent.rpartition("/")[0]
     return sorted(set(folders))
 
 
@@ -259,7 +260,7 @@ def plan_revert(context: Context, naming: Naming) -> Plan:
             notes.append(f"{file.path} was there before apply and stays")
         else:
             changes += taken_out(context, file)
-    proto = read_target(context.tree.root, PROTO) or b""
+    proto = read_target(context.store, PROTO) or b""
     before = without_ours(context, proto, record.addition)
     if before != proto:
         changes.append(Change(PROTO, proto, before))
@@ -268,7 +269,7 @@ def plan_revert(context: Context, naming: Naming) -> Plan:
 
 def imagined_record(context: Context, naming: Naming) -> Record:
     """Without a record: what this kit would have written, if that is exactly what is there."""
-    proto = read_target(context.tree.root, PROTO) or b""
+    proto = read_target(context.store, PROTO) or b""
     number = field_number(context.parse(proto), naming.field_name)
     naming = replace(naming, field_id=number or naming.field_id)
     text = message_text(naming)
@@ -291,7 +292,7 @@ def imagined_record(context: Context, naming: Naming) -> Record:
 
 
 def taken_out(context: Context, file: FileRecord) -> list[Change]:
-    data = read_target(context.tree.root, file.path)
+    data = read_target(context.store, file.path)
     if data is None:
         return []
     if sha256(data) != file.after:
@@ -300,8 +301,9 @@ def taken_out(context: Context, file: FileRecord) -> list[Change]:
 
 
 def recorded_bytes(context: Context, file: FileRecord) -> bytes:
-    if context.store.exists() and (context.store.blobs / file.after).exists():
-        return context.blob(file.after)
+    data = context.store.read_blob(file.after)
+    if data is not None:
+        return data
     wanted = source_files(context.tree, context.record.naming) if context.record else {}
     return wanted.get(file.path, b"")
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from . import VERSION
-from .commit import check_inside
-from .errors import RecordDamaged
-from .naming import Naming
+from .errors import RecordDamaged, WrongUsage
+from .naming import Naming, check_naming
+from .payload import FOLDERS, may_be_ours
 from .proto_edit import Addition
-from .store import FOLDER, Store, read_if_there, restore_hint
+from .store import FOLDER, RECORD, Store, restore_hint
+from .untrusted import check_keys, is_hash, is_list_of, is_match, is_number, is_text, parse_object
 
 FORMAT = 1
 
@@ -56,35 +58,66 @@ def addition(naming: Naming, text: bytes) -> Addition:
 
 def read_record(store: Store) -> Record | None:
     """The record, None where there is none; RecordDamaged where it cannot be trusted."""
-    if not store.exists():
-        return None
-    data = read_if_there(store.record)
+    data = store.read_own(RECORD)
     return None if data is None else parse_record(data)
 
 
 def parse_record(data: bytes) -> Record:
-    where = f"{FOLDER}/record.json"
+    where = f"{FOLDER}/{RECORD}"
     try:
-        fields = json.loads(data.decode("utf-8"))
-        number = fields.pop("format")
-        if isinstance(number, int) and number > FORMAT:
+        fields = parse_object(data)
+        number = fields.get("format", 0)
+        if is_number(number) and number > FORMAT:
             newer = f"was written by a newer kit (format {number}, kit {VERSION} knows {FORMAT})"
             raise RecordDamaged(newer, "use the kit that wrote it", where)
-        fields["files"] = [FileRecord(**file) for file in fields["files"]]
-        record = Record(**fields)
-        check_types(record)
-        return record
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return checked(fields)
+    except ValueError as error:
         raise RecordDamaged(f"the record is damaged: {error}", restore_hint(), where) from None
 
 
-def check_types(record: Record) -> None:
-    texts = [record.kit, record.type_name, record.field_name, record.message] + record.blobs
-    if not all(isinstance(text, str) for text in texts) or not isinstance(record.field_id, int):
-        raise TypeError("a value has the wrong type")
-    if any(not isinstance(file.adopted, bool) for file in record.files):
-        raise TypeError("adopted is neither true nor false")
-    if any(len(name) != 64 or set(name) - set("0123456789abcdef") for name in record.blobs):
-        raise ValueError("a hash is none")
-    for path in [file.path for file in record.files] + record.folders:
-        check_inside(path)
+def checked(fields: dict[str, Any]) -> Record:
+    """The record that these fields make; ValueError where a kit would not have written them."""
+    check_keys(fields, RECORD_KEYS, "the record")
+    for file in fields["files"]:
+        check_keys(file, FILE_KEYS, "a file")
+    del fields["format"]
+    files = [FileRecord(**file) for file in fields.pop("files")]
+    record = Record(files=files, **fields)
+    check_meaning(record)
+    return record
+
+
+RECORD_KEYS = {
+    "format": lambda value: is_number(value) and value == FORMAT,
+    "kit": is_match(r"[0-9A-Za-z.+-]{1,40}"),
+    "type_name": is_text,
+    "field_name": is_text,
+    "field_id": is_number,
+    "message": is_text,
+    "proto_before": is_hash,
+    "proto_after": is_hash,
+    "files": is_list_of(lambda value: isinstance(value, dict)),
+    "folders": is_list_of(is_text),
+}
+FILE_KEYS = {"path": is_text, "after": is_hash, "adopted": lambda value: isinstance(value, bool)}
+
+
+def check_meaning(record: Record) -> None:
+    try:
+        check_naming(record.naming)
+    except WrongUsage as error:
+        raise ValueError(error.problem) from None
+    if f"message {record.naming.message}" not in record.message:
+        raise ValueError("message of the record is not valid")
+    check_paths([file.path for file in record.files], record.folders, record.naming)
+
+
+def check_paths(files: list[str], folders: list[str], naming: Naming) -> None:
+    """Only what a kit puts into a tree under these names, each once."""
+    for path in files:
+        if not may_be_ours(path, naming):
+            raise ValueError(f"{path!r} is not a path of the kit")
+    if not set(folders) <= set(FOLDERS):
+        raise ValueError("a folder is not one of the kit")
+    if len(set(files)) != len(files) or len(set(folders)) != len(folders):
+        raise ValueError("a path is there twice")

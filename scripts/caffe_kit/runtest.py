@@ -21,7 +21,7 @@ from .payload import source_files
 from .process import run, terminate_as_interrupt
 from .progress import Progress
 from .report import Report
-from .store import Store, give, owner_of
+from .store import FOLDER, Store, give, owner_of
 from .tree import CaffeTree, open_tree
 from .verbs import state_of
 
@@ -97,7 +97,8 @@ def default_log(tree: CaffeTree) -> Path:
     store = Store(tree.root)
     store.create()
     with store.locked():
-        return store.folder / "runtest.log"
+        store.remove("runtest.log")  # a link there would lead elsewhere what is written
+        return tree.path(f"{FOLDER}/runtest.log")
 
 
 def cores() -> int:

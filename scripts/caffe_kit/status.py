@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 from dataclasses import dataclass, replace
 
 from .commit import interrupted
-from .errors import RecordDamaged, Refused
+from .errors import Refused, one_line
 from .naming import Naming
 from .payload import message_text, source_files
 from .plan import Context, first_line_changed, is_exact, line_naming
 from .proto_edit import Addition, field_number, present, remove
 from .record import addition
-from .store import Store, read_if_there, sha256
+from .store import sha256
 from .tree import PROTO, find_registration
 
 
@@ -41,8 +39,6 @@ def read_state(context: Context, asked: Naming) -> State:
     record = context.record
     naming = record.naming if record else found_number(context, asked)
     kit = record.kit if record else None
-    if busy(context.store):
-        return State("busy", "another apply_patch.py is at work in this tree", [], naming, kit)
     verb = interrupted(context.store)
     if verb is not None:
         text = f"interrupted: {verb} was killed half-way; apply or revert completes it"
@@ -53,29 +49,12 @@ def read_state(context: Context, asked: Naming) -> State:
 
 
 def found_number(context: Context, naming: Naming) -> Naming:
-    file = context.parse(read_if_there(context.tree.path(PROTO)) or b"")
+    file = context.parse(context.store.read_target(PROTO) or b"")
     return replace(naming, field_id=field_number(file, naming.field_name) or naming.field_id)
 
 
-def busy(store: Store) -> bool:
-    """Whether another run holds the lock; looking at it changes nothing."""
-    if not store.exists():
-        return False
-    try:
-        handle = os.open(str(store.lock), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(handle)
-    return False
-
-
 def proto_state(context: Context, naming: Naming) -> FileState:
-    data = read_if_there(context.tree.path(PROTO)) or b""
+    data = context.store.read_target(PROTO) or b""
     record = context.record
     ours = record.addition if record else addition(naming, message_text(naming))
     there = present(context.parse(data), ours)
@@ -111,15 +90,12 @@ def source_states(context: Context, naming: Naming) -> list[FileState]:
 def source_state(
     context: Context, path: str, after: str, new: bytes, otherwise: str
 ) -> FileState:
-    data = read_if_there(context.tree.path(path))
+    data = context.store.read_target(path)
     if data is None:
         return FileState(path, "absent")
     if sha256(data) == after:
         return FileState(path, "applied")
-    try:
-        ours = context.blob(after)
-    except RecordDamaged:
-        ours = new
+    ours = context.store.read_blob(after) or new
     return FileState(path, otherwise, first_line_changed(data, ours))
 
 
@@ -131,7 +107,7 @@ def summary(context: Context, naming: Naming, files: list[FileState]) -> tuple[s
     count = sum(file.state == "applied" for file in files)
     if count == 0:
         for place in find_registration(context.tree.root, naming.type_name):
-            where = f"{place.file}:{place.line}"
+            where = one_line(f"{place.file}:{place.line}")
             return "foreign", f'foreign: "{naming.type_name}" is registered at {where}'
         return "not applied", "not applied"
     if count < len(files):

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
-from pathlib import Path
 
 from .errors import Refused
-from .store import read_if_there
+from .folder import LOOK, Folder
+from .store import Store
 
 
-def read_target(root: Path, path: str) -> bytes | None:
+def read_target(store: Store, path: str) -> bytes | None:
     """The bytes, None where there is no file; Refused for links and for what is read-only."""
-    file = root / path
-    check_folder(root, file.parent)
-    try:
-        status = os.lstat(str(file))
-    except FileNotFoundError:
+    above, _, name = path.rpartition("/")
+    check_folder(store, above)
+    folder = store.at(above)
+    status = folder.status(name) if folder else None
+    if folder is None or status is None:
         return None
     check_file(path, status)
-    return read_if_there(file)
+    check_ours_to_write(folder, name, status)
+    return folder.read(name)
 
 
 def check_file(path: str, status: os.stat_result) -> None:
@@ -34,24 +36,41 @@ def check_file(path: str, status: os.stat_result) -> None:
         raise Refused("is read-only", "chmod u+w it", path)
 
 
-def check_folder(root: Path, folder: Path) -> None:
+def check_ours_to_write(folder: Folder, name: str, status: os.stat_result) -> None:
+    """Opened for writing, but not written: that asks permissions, ACLs and attributes alike."""
+    try:
+        os.close(os.open(name, os.O_WRONLY | LOOK, dir_fd=folder.handle))
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        problem = f"is not yours to write: {(error.strerror or '').lower()}"
+        raise Refused(problem, "run this as its owner", folder.path(name)) from None
+    above = folder.own_status()
+    if above.st_mode & stat.S_ISVTX and os.geteuid() not in (0, above.st_uid, status.st_uid):
+        problem = "the sticky folder lets only its owner replace it"
+        raise Refused(problem, "run this as its owner", folder.path(name))
+
+
+def check_folder(store: Store, path: str) -> None:
     """No folder on the way may be a link out of the tree; the innermost must be writable."""
-    relative = folder.relative_to(root)
-    where = root
-    for part in relative.parts:
-        where = where / part
-        name = where.relative_to(root).as_posix()
-        if where.is_symlink():
-            raise Refused("is a symbolic link", "replace it by the folder it points to", name)
-        if not where.exists():
+    folder, here = store.root, ""
+    for part in path.split("/"):
+        status = folder.status(part)
+        here = folder.path(part)
+        if status is None:
             break
-        if not where.is_dir():
-            raise Refused("is not a folder", "move it away", name)
-    existing = where if where.exists() else where.parent
-    check_writable(root, existing)
+        if stat.S_ISLNK(status.st_mode):
+            raise Refused("is a symbolic link", "replace it by the folder it points to", here)
+        if not stat.S_ISDIR(status.st_mode):
+            raise Refused("is not a folder", "move it away", here)
+        folder = store.at(here) or folder
+    check_writable(folder)
 
 
-def check_writable(root: Path, folder: Path) -> None:
-    name = folder.relative_to(root).as_posix()
-    if not os.stat(str(folder)).st_mode & 0o222 or not os.access(str(folder), os.W_OK | os.X_OK):
-        raise Refused("the folder is read-only", "chmod u+w it, or become its owner", name)
+def check_writable(folder: Folder) -> None:
+    mode = folder.own_status().st_mode
+    if not mode & 0o222 or not os.access(
+        ".", os.W_OK | os.X_OK, dir_fd=folder.handle, effective_ids=True
+    ):
+        fix = "chmod u+w it, or become its owner"
+        raise Refused("the folder is read-only", fix, folder.name or ".")

@@ -47,6 +47,8 @@ class CaffeTree:
 
 def open_tree(folder: str) -> CaffeTree:
     """The checkout in this folder; raises WrongUsage or Refused where it is none we know."""
+    if not folder:
+        raise WrongUsage("the name of the folder is empty", "give a Caffe source checkout")
     root = Path(os.path.abspath(folder))
     for landmark in LANDMARKS:
         if not (root / landmark).is_file():

@@ -15,7 +15,7 @@ from .plan import Context, Plan, diff, naming_for, plan_apply, plan_revert
 from .record import read_record
 from .report import Report
 from .status import State, read_state
-from .store import Store
+from .store import AtWork, Store
 from .tree import CaffeTree, open_tree
 
 NAMING_OPTIONS = ("type_name", "field_name", "field_id")
@@ -32,19 +32,24 @@ def given_names(options: argparse.Namespace) -> list[str]:
     return [name for name in NAMING_OPTIONS if getattr(options, name, None) is not None]
 
 
-def load(tree: CaffeTree) -> Context:
-    store = Store(tree.root)
+def load(tree: CaffeTree, store: Store) -> Context:
     return Context(tree, store, read_record(store))
 
 
 def check(options: argparse.Namespace, report: Report) -> None:
     """What apply would do, as a unified diff; nothing is changed."""
     naming = asked_naming(options)
-    context = load(open_tree(options.root))
-    refuse_interrupted(context.store)
-    plan = planned_apply(context, naming, options, report)
+    tree = open_tree(options.root)
+    store = Store(tree.root)
+
+    def look() -> tuple[Context, Plan]:
+        refuse_interrupted(store)
+        context = load(tree, store)
+        return context, planned_apply(context, naming, options, report)
+
+    context, plan = store.consistently(look)
     report.diff = diff(plan)
-    report.files = [{"path": c.path, "state": kind(c), "line": 0} for c in plan.changes]
+    report.files = files_of(plan)
     if up_to_date(context, plan):
         report.state = "applied"
         report.messages.append("already applied, nothing to change")
@@ -56,19 +61,17 @@ def check(options: argparse.Namespace, report: Report) -> None:
 def apply(options: argparse.Namespace, report: Report) -> None:
     naming = asked_naming(options)
     tree = open_tree(options.root)
-    context = load(tree)
-    if interrupted(context.store) is None:  # else the plan has to wait until that is repaired
+    store = Store(tree.root)
+    if is_new(store):
+        store.consistently(lambda: planned_apply(load(tree, store), naming, options, report))
+    with exclusive(store, report):
+        context = load(tree, store)
         plan = planned_apply(context, naming, options, report)
+        report.state = "applied"
         if up_to_date(context, plan):
-            report.state = "applied"
             report.messages.append("already applied, nothing changed")
             return
-    with exclusive(tree, report) as context:
-        plan = planned_apply(context, naming, options, report)
-        if not up_to_date(context, plan):
-            make(context.store, "apply", plan)
-        report.files = [{"path": c.path, "state": kind(c), "line": 0} for c in plan.changes]
-    report.state = "applied"
+        make(store, "apply", plan, report)
     where = f'type: "{report.type_name}", {report.field_name} = {report.field_id}'
     report.messages.append(f"applied: {counted(plan)} ({where})")
     note_cmake(tree, report)
@@ -91,19 +94,23 @@ def up_to_date(context: Context, plan: Plan) -> bool:
 def revert(options: argparse.Namespace, report: Report) -> None:
     naming = asked_naming(options)
     tree = open_tree(options.root)
-    context = load(tree)
-    if interrupted(context.store) is None:
+    store = Store(tree.root)
+
+    def look() -> Plan | None:
+        context = load(tree, store)
         plan = planned_revert(context, naming, options, report)
-        if not plan.changes and context.record is None:
-            report.state = "not applied"
-            report.messages.append("not applied, nothing changed")
-            return
-    with exclusive(tree, report) as context:
-        plan = planned_revert(context, naming, options, report)
-        if plan.changes or context.record:
-            make(context.store, "revert", plan)
-        report.files = [{"path": c.path, "state": kind(c), "line": 0} for c in plan.changes]
+        return plan if plan.changes or context.record else None
+
+    plan = store.consistently(look) if is_new(store) else Plan()
+    if plan is not None:
+        with exclusive(store, report):
+            plan = look()
+            if plan is not None:
+                make(store, "revert", plan, report)
     report.state = "not applied"
+    if plan is None:
+        report.messages.append("not applied, nothing changed")
+        return
     report.messages += plan.notes
     report.messages.append(f"reverted: {counted(plan)}")
     note_cmake(tree, report)
@@ -127,7 +134,13 @@ def status(options: argparse.Namespace, report: Report) -> None:
 
 def state_of(options: argparse.Namespace, report: Report) -> State:
     """The state of the tree, entered into the report as well."""
-    state = read_state(load(open_tree(options.root)), asked_naming(options))
+    naming = asked_naming(options)
+    tree = open_tree(options.root)
+    store = Store(tree.root)
+    try:
+        state = store.consistently(lambda: read_state(load(tree, store), naming))
+    except AtWork as error:
+        state = State("busy", error.problem, [], naming)
     report.set_naming(state.naming)
     report.state = state.word
     report.kit = state.kit
@@ -138,22 +151,33 @@ def state_of(options: argparse.Namespace, report: Report) -> State:
 # Around the plan
 
 
+def is_new(store: Store) -> bool:
+    """Whether no run was ever in this tree: then a refusal is to leave no trace of this one."""
+    return not store.has_lock() and interrupted(store) is None
+
+
 @contextlib.contextmanager
-def exclusive(tree: CaffeTree, report: Report) -> Iterator[Context]:
+def exclusive(store: Store, report: Report) -> Iterator[None]:
     """The tree for this run alone, with what a killed run began brought to its end."""
-    store = Store(tree.root)
-    store.exists()
     store.create()
     with store.locked():
         verb = recover(store)
         if verb is not None:
             report.messages.append(f"completed the interrupted {verb}")
-        yield load(tree)
+        yield
 
 
-def make(store: Store, verb: str, plan: Plan) -> None:
+def make(store: Store, verb: str, plan: Plan, report: Report) -> None:
     record = plan.record.to_bytes() if plan.record else None
-    commit(store, verb, plan.changes, plan.folders, record, plan.blobs)
+    left = commit(
+        store, verb, plan.changes, plan.folders, record, plan.blobs, report.type_name
+    )
+    report.files = files_of(plan)
+    report.messages += [f"{path}: someone saved into it just now, so it stays" for path in left]
+
+
+def files_of(plan: Plan) -> list[dict[str, object]]:
+    return [{"path": c.path, "state": kind(c), "line": 0} for c in plan.changes]
 
 
 def refuse_interrupted(store: Store) -> None:

@@ -1,0 +1,309 @@
+"""A folder by its descriptor: what is done in it is done there, wherever its path leads by then.
+
+What is in it goes by plain names, and no symbolic link is followed. All that the kit writes into
+a tree goes through here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import stat
+from typing import Iterator
+
+from .errors import FileSystemFailed, Refused
+
+FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+LOOK = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # neither led away nor kept waiting by a FIFO
+NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+REFUSED = {errno.EINVAL, errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EOPNOTSUPP, errno.EROFS}
+NOREPLACE, EXCHANGE = 1, 2  # flags of renameat2
+LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+class NotAFile(OSError):
+    """A link, a folder, a FIFO, where a file should be."""
+
+
+class Folder:
+    def __init__(self, handle: int, name: str) -> None:
+        self.handle = handle
+        self.name = name  # for messages: relative to the tree
+
+    def __del__(self) -> None:
+        os.close(self.handle)
+
+    def path(self, name: str) -> str:
+        return f"{self.name}/{name}" if self.name else name
+
+    @contextlib.contextmanager
+    def named(self, name: str) -> Iterator[None]:
+        """Errors name the file by its path in the tree."""
+        try:
+            yield
+        except OSError as error:
+            error.filename, error.filename2 = self.path(name), None
+            raise
+
+    # Looking
+
+    def child(self, name: str) -> Folder | None:
+        """A folder in this one, None where nothing is; NotADirectoryError for links and files."""
+        with self.named(name):
+            try:
+                handle = os.open(name, FOLDER | os.O_NOFOLLOW, dir_fd=self.handle)
+            except FileNotFoundError:
+                return None
+            except OSError as error:
+                if error.errno == errno.ELOOP:
+                    raise NotADirectoryError(errno.ENOTDIR, "not a folder") from None
+                raise
+        return Folder(handle, self.path(name))
+
+    def status(self, name: str) -> os.stat_result | None:
+        with self.named(name):
+            try:
+                return os.stat(name, dir_fd=self.handle, follow_symlinks=False)
+            except FileNotFoundError:
+                return None
+
+    def own_status(self) -> os.stat_result:
+        return os.fstat(self.handle)
+
+    def names(self) -> list[str]:
+        return sorted(os.listdir(self.handle))
+
+    def read(self, name: str) -> bytes | None:
+        """The bytes of a file, None where nothing is; NotAFile for anything else."""
+        with self.named(name):
+            try:
+                handle = os.open(name, os.O_RDONLY | LOOK, dir_fd=self.handle)
+            except FileNotFoundError:
+                return None
+            except OSError as error:
+                if error.errno in (errno.ELOOP, errno.ENXIO):
+                    raise NotAFile(error.errno, "not a file") from None
+                raise
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                os.close(handle)
+                raise NotAFile(errno.EINVAL, "not a file")
+            with open(handle, "rb") as file:
+                return file.read()
+
+    # Changing
+
+    def make_child(self, name: str, mode: int) -> Folder:
+        """A new folder that belongs to the owner of this one; another run may make it just now."""
+        made = True
+        with self.named(name):
+            try:
+                os.mkdir(name, 0o700, dir_fd=self.handle)
+            except FileExistsError:
+                made = False
+        child = self.child(name)
+        if child is None:
+            raise FileNotFoundError(errno.ENOENT, "was removed just now", self.path(name))
+        if made:
+            with self.named(name):
+                self.adopt(child.handle)
+                os.fchmod(child.handle, mode | stat.S_IMODE(child.own_status().st_mode) & 0o2000)
+        return child
+
+    def create(self, name: str, data: bytes, mode: int, like: str | None = None) -> None:
+        """A new file, on the disk when this returns; never over another, never half.
+
+        `like` is a file in this folder which it is to replace: its mode, owner and extended
+        attributes are kept.
+        """
+        with self.named(name):
+            handle = os.open(name, NEW, 0o600, dir_fd=self.handle)
+            try:
+                write_all(handle, data)
+                if like is None:
+                    self.adopt(handle)
+                    os.fchmod(handle, mode)
+                else:
+                    self.keep_attributes(like, handle)
+                os.fsync(handle)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    os.unlink(name, dir_fd=self.handle)
+                raise
+            finally:
+                os.close(handle)
+
+    def adopt(self, handle: int) -> None:
+        """What is new here belongs to the folder's owner and group, as far as that can be."""
+        status = self.own_status()
+        if os.geteuid() == 0:
+            give_away(handle, status.st_uid, status.st_gid)
+        else:
+            with contextlib.suppress(OSError):
+                change_group(handle, status.st_gid)
+
+    def keep_attributes(self, like: str, handle: int) -> None:
+        old = os.open(like, os.O_RDONLY | LOOK, dir_fd=self.handle)
+        try:
+            status = os.fstat(old)
+            if os.geteuid() == 0:
+                give_away(handle, status.st_uid, status.st_gid)
+            else:
+                keep_group(handle, status.st_gid, self.path(like))
+            copy_attributes(old, handle, self.path(like))
+            os.fchmod(handle, status.st_mode & 0o777)
+        finally:
+            os.close(old)
+
+    def replace(self, old: str, new: str) -> None:
+        """An ordinary rename: for names that are ours alone."""
+        with self.named(new):
+            os.rename(old, new, src_dir_fd=self.handle, dst_dir_fd=self.handle)
+
+    def move(self, old: str, new: str) -> None:
+        """A rename that never replaces anything: FileExistsError."""
+        with self.named(new):
+            try:
+                return renameat2(self.handle, old, new, NOREPLACE)
+            except OSError as error:
+                if error.errno not in REFUSED:
+                    raise
+            if self.link(old, new):
+                os.unlink(old, dir_fd=self.handle)
+                return None
+            if self.status(new) is not None:
+                raise FileExistsError(errno.EEXIST, "was created just now")
+            os.rename(old, new, src_dir_fd=self.handle, dst_dir_fd=self.handle)
+
+    def exchange(self, one: str, other: str, spare: str) -> None:
+        """Two files change their names, at once where the system can; `spare` helps elsewhere.
+
+        Then a hard link bridges the time in which `other` has no name; where there are none, a
+        kill leaves it under the name of the spare.
+        """
+        with self.named(other):
+            try:
+                return renameat2(self.handle, one, other, EXCHANGE)
+            except OSError as error:
+                if error.errno not in REFUSED:
+                    raise
+            if not self.link(other, spare):
+                os.rename(other, spare, src_dir_fd=self.handle, dst_dir_fd=self.handle)
+            os.rename(one, other, src_dir_fd=self.handle, dst_dir_fd=self.handle)
+            os.rename(spare, one, src_dir_fd=self.handle, dst_dir_fd=self.handle)
+
+    def link(self, old: str, new: str) -> bool:
+        """Whether this file system has hard links; FileExistsError as usual."""
+        try:
+            os.link(old, new, src_dir_fd=self.handle, dst_dir_fd=self.handle, follow_symlinks=False)
+        except OSError as error:
+            if error.errno in REFUSED or error.errno == errno.EMLINK:
+                return False
+            raise
+        return True
+
+    def unlink(self, name: str) -> None:
+        with self.named(name):
+            os.unlink(name, dir_fd=self.handle)
+
+    def remove_child(self, name: str) -> None:
+        """Nothing where it is not empty, or gone."""
+        with self.named(name):
+            try:
+                os.rmdir(name, dir_fd=self.handle)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.ENOTDIR):
+                    raise
+
+    def sync(self) -> None:
+        """Make the names in it last; some file systems cannot and say so."""
+        try:
+            os.fsync(self.handle)
+        except OSError as error:
+            if error.errno not in REFUSED:
+                error.filename = self.name or "."
+                raise
+
+
+def open_root(path: str) -> Folder:
+    """The tree itself: the one folder that is named by the user, so its links are followed."""
+    return Folder(os.open(path, FOLDER), "")
+
+
+def write_all(handle: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(handle, view) :]
+
+
+def renameat2(folder: int, old: str, new: str, flags: int) -> None:
+    """Python has no name for it; where the C library has none, OSError as from an old kernel."""
+    function = getattr(LIBC, "renameat2", None)
+    if function is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    if function(folder, os.fsencode(old), folder, os.fsencode(new), flags) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+# Owners and attributes
+
+
+def give_away(handle: int, owner: int, group: int) -> None:
+    """What root makes in a user's tree belongs to the user."""
+    status = os.fstat(handle)
+    if (status.st_uid, status.st_gid) == (owner, group):
+        return
+    try:
+        os.fchown(handle, owner, group)
+    except OSError as error:
+        if error.errno not in REFUSED:
+            raise
+        raise FileSystemFailed(
+            "root may not give files away on this file system; the tree is as before",
+            f"run this as the owner of the tree, user {owner}",
+        ) from None
+
+
+def change_group(handle: int, group: int) -> None:
+    if os.fstat(handle).st_gid != group:
+        os.fchown(handle, -1, group)
+
+
+def keep_group(handle: int, group: int, path: str) -> None:
+    try:
+        change_group(handle, group)
+    except OSError as error:
+        if error.errno not in REFUSED:
+            raise
+        problem = f"belongs to group {group}, which you cannot give files to"
+        raise Refused(problem, "run this as its owner, or as a member of the group", path) from None
+
+
+def copy_attributes(old: int, new: int, path: str) -> None:
+    """Extended attributes, POSIX ACLs among them: those of the old file and no others."""
+    wanted, found = attributes(old), attributes(new)
+    for name in sorted(set(wanted) | set(found)):
+        if wanted.get(name) == found.get(name):
+            continue
+        try:
+            if name in wanted:
+                os.setxattr(new, name, wanted[name])
+            else:
+                os.removexattr(new, name)
+        except OSError as error:
+            problem = f"its extended attribute {name} cannot be kept: {error.strerror}"
+            fix = "take it off (setfattr -x, or setfacl -b), or run this as root"
+            raise Refused(problem, fix, path) from None
+
+
+def attributes(handle: int) -> dict[str, bytes]:
+    if not hasattr(os, "listxattr"):
+        return {}
+    try:
+        return {name: os.getxattr(handle, name) for name in os.listxattr(handle)}
+    except OSError as error:
+        if error.errno not in REFUSED:
+            raise
+        return {}

@@ -1,0 +1,143 @@
+"""A user saves a file between any two system calls of a run: what was saved is never lost.
+
+Three ways to save: into the file, by renaming another over it, and into a file that was opened
+before the run began. Each call is tried with one file and one way in turn, with
+CAFFE_L1_THOROUGH=1 with all of them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from patch_support import PROTO, SOURCES, STATE, TARGETS, contents, kit, make_small_checkout
+from system_calls import before_each_call
+
+THOROUGH = os.environ.get("CAFFE_L1_THOROUGH") == "1"
+MINE = b"// mine\n"
+
+
+def save_into(path: Path, held: int) -> None:
+    with open(str(path), "ab") as file:
+        file.write(MINE)
+
+
+def save_by_rename(path: Path, held: int) -> None:
+    new = path.with_name("." + path.name + ".swp")
+    new.write_bytes((path.read_bytes() if path.exists() else b"") + MINE)
+    os.rename(str(new), str(path))
+
+
+def save_into_what_was_open(path: Path, held: int) -> None:
+    if held >= 0:
+        os.write(held, MINE)
+    else:
+        save_into(path, held)
+
+
+WAYS = [save_into, save_by_rename, save_into_what_was_open]
+
+
+@pytest.fixture(scope="module")
+def states(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("states")
+    for name in ("apply", "revert"):
+        make_small_checkout(folder / name)
+    assert kit("apply", folder / "revert").code == 0
+    return folder
+
+
+def copy_of(tree: Path, folder: Path) -> Path:
+    shutil.rmtree(str(folder), ignore_errors=True)
+    return Path(shutil.copytree(str(tree), str(folder), symlinks=True))
+
+
+def count_calls(root: Path, verb: str) -> int:
+    calls = 0
+
+    def count(*arguments):
+        nonlocal calls
+        calls += 1
+
+    with before_each_call(count):
+        assert kit(verb, root).code == 0
+    return calls
+
+
+def run_with_an_edit(root: Path, verb: str, number: int, path: str, way) -> tuple:
+    """The result, and whether what was saved could not be kept by any means."""
+    target, calls, too_late = root / path, 0, False
+    held = os.open(str(target), os.O_WRONLY | os.O_APPEND) if target.exists() else -1
+
+    def save(name, arguments, options):
+        nonlocal calls, too_late
+        calls += 1
+        if calls == number:
+            too_late = way is save_into_what_was_open and is_too_late(held, name, arguments)
+            way(target, held)
+
+    try:
+        with before_each_call(save):
+            result = kit(verb, root)
+    finally:
+        if held >= 0:
+            os.close(held)
+    return result, too_late
+
+
+def is_too_late(held: int, name: str, arguments: tuple) -> bool:
+    """Whether the file that was open is removed, or looked at for the last time before that."""
+    removed = held >= 0 and os.fstat(held).st_nlink == 0
+    return removed or (name == "unlink" and ".l1loss-kit-" in arguments[0])
+
+
+def judge(root: Path, verb: str, result, path: str, old: dict, new: dict) -> str:
+    """What is wrong, empty where all is well."""
+    if result.code not in (0, 1) or result.err.count("\n") > 1:
+        return f"exit {result.code}: {result.err}"
+    if list((root / STATE).glob("journal*")):
+        return "interrupted"
+    there = [root / path, *(root / path).parent.glob(f".{Path(path).name}.l1loss-kit-*")]
+    said = [p for p in there if p == root / path or p.name in result.out + result.err]
+    if said != there:
+        return f"left without a word: {there}"
+    if not any(MINE in p.read_bytes() for p in there if p.exists()):
+        return "what was saved is lost"
+    now = contents(root)
+    for other in TARGETS:
+        if other != path and now.get(other) != (old if result.code else new).get(other):
+            return f"exit {result.code}, but {other} is not as that says"
+    return ""
+
+
+@pytest.mark.parametrize("verb", ["apply", "revert"])
+def test_what_a_user_saves_before_any_call_is_kept(states, tmp_path, verb, capsys):
+    old = contents(states / verb)
+    new = contents(states / ("revert" if verb == "apply" else "apply"))
+    for _ in range(2):  # the first time what is imported and remembered counts as well
+        total = count_calls(copy_of(states / verb, tmp_path / "caffe"), verb)
+    cases = list(itertools.product((PROTO, SOURCES[0], SOURCES[1]), WAYS))
+    turn = itertools.cycle(cases)
+    counts: Counter = Counter()
+    bad = []
+    for number in range(1, total + 1):
+        for path, way in cases if THOROUGH else [next(turn)]:
+            root = copy_of(states / verb, tmp_path / "caffe")
+            result, too_late = run_with_an_edit(root, verb, number, path, way)
+            counts["edits"] += 1
+            counts[f"exit {result.code}"] += 1
+            counts["too late, into a file that was removed"] += too_late
+            counts["kept beside its place"] += "l1loss-kit-" in result.out + result.err
+            problem = judge(root, verb, result, path, old, new)
+            if problem and not (too_late and problem == "what was saved is lost"):
+                bad.append((number, path, way.__name__, problem))
+    with capsys.disabled():
+        print(f"\nedits during {verb}: {total} calls, "
+              + ", ".join(f"{n} {word}" for word, n in counts.items())
+              + f", {len(bad)} lost or wrong")
+    assert counts["exit 0"] and counts["exit 1"]
+    assert not bad, "\n".join(map(str, bad[:5]))

@@ -151,11 +151,14 @@ def peek(folder: Folder, name: str) -> str | None:
 def mend(store: Store, step: Step) -> None:
     """Where a swap took more than one system call and was cut short, take back its half."""
     folder = store.at(step.folder)
-    if folder is None or step.old is None:
+    if folder is None:
         return
     now = found(store, step)
     spare, beside = (peek(folder, name) for name in (step.spare, step.beside))
-    if now == step.old:
+    if step.old is None:
+        if now == step.new:
+            drop(folder, step.beside, (step.new,))
+    elif now == step.old:
         for name in (step.spare, step.beside):
             drop(folder, name, (step.old,))
     elif now is None and step.new is not None and spare == step.old:

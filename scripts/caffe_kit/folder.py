@@ -20,6 +20,13 @@ LOOK = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # neither led away nor kept
 NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 REFUSED = {errno.EINVAL, errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EOPNOTSUPP, errno.EROFS}
 NOREPLACE, EXCHANGE = 1, 2  # flags of renameat2
+NO_LINKS = (
+    "this file system has no hard links: a kill at the wrong moment takes caffe.proto out of its "
+    "place until the next apply or revert"
+)
+NO_SYNC = (
+    "this file system cannot sync folders: run status after a loss of power in the next minute"
+)
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -28,9 +35,10 @@ class NotAFile(OSError):
 
 
 class Folder:
-    def __init__(self, handle: int, name: str) -> None:
+    def __init__(self, handle: int, name: str, lacks: set[str]) -> None:
         self.handle = handle
         self.name = name  # for messages: relative to the tree
+        self.lacks = lacks  # what the file system turned out not to have, and what that means
 
     def __del__(self) -> None:
         os.close(self.handle)
@@ -60,7 +68,7 @@ class Folder:
                 if error.errno == errno.ELOOP:
                     raise NotADirectoryError(errno.ENOTDIR, "not a folder") from None
                 raise
-        return Folder(handle, self.path(name))
+        return Folder(handle, self.path(name), self.lacks)
 
     def status(self, name: str) -> os.stat_result | None:
         with self.named(name):
@@ -189,6 +197,7 @@ class Folder:
                 if error.errno not in REFUSED:
                     raise
             if not self.link(other, spare):
+                self.lacks.add(NO_LINKS)
                 os.rename(other, spare, src_dir_fd=self.handle, dst_dir_fd=self.handle)
             os.rename(one, other, src_dir_fd=self.handle, dst_dir_fd=self.handle)
             os.rename(spare, one, src_dir_fd=self.handle, dst_dir_fd=self.handle)
@@ -224,11 +233,12 @@ class Folder:
             if error.errno not in REFUSED:
                 error.filename = self.name or "."
                 raise
+            self.lacks.add(NO_SYNC)
 
 
 def open_root(path: str) -> Folder:
     """The tree itself: the one folder that is named by the user, so its links are followed."""
-    return Folder(os.open(path, FOLDER), "")
+    return Folder(os.open(path, FOLDER), "", set())
 
 
 def write_all(handle: int, data: bytes) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
+from pathlib import Path
 from typing import Iterator
 
 from . import VERSION
 from .build import MAKE_PYCAFFE, PYCAFFE
 from .commit import commit, interrupted, recover
-from .errors import Refused
+from .errors import Refused, WrongUsage
 from .naming import Naming, check_naming
 from .plan import Context, Plan, diff, naming_for, plan_apply, plan_revert
 from .record import read_record
@@ -60,7 +62,7 @@ def check(options: argparse.Namespace, report: Report) -> None:
 
 def apply(options: argparse.Namespace, report: Report) -> None:
     naming = asked_naming(options)
-    tree = open_tree(options.root)
+    tree = repaired_tree(options, report)
     store = Store(tree.root)
     if is_new(store):
         store.consistently(lambda: planned_apply(load(tree, store), naming, options, report))
@@ -93,7 +95,7 @@ def up_to_date(context: Context, plan: Plan) -> bool:
 
 def revert(options: argparse.Namespace, report: Report) -> None:
     naming = asked_naming(options)
-    tree = open_tree(options.root)
+    tree = repaired_tree(options, report)
     store = Store(tree.root)
 
     def look() -> Plan | None:
@@ -151,6 +153,18 @@ def state_of(options: argparse.Namespace, report: Report) -> State:
 # Around the plan
 
 
+def repaired_tree(options: argparse.Namespace, report: Report) -> CaffeTree:
+    """Where a killed run has left no caffe.proto in its place, the tree is one after its repair."""
+    try:
+        return open_tree(options.root)
+    except WrongUsage:
+        root = Path(os.path.abspath(options.root))
+        if not options.root or not root.is_dir() or interrupted(Store(root)) is None:
+            raise
+        with exclusive(Store(root), report):
+            return open_tree(options.root)
+
+
 def is_new(store: Store) -> bool:
     """Whether no run was ever in this tree: then a refusal is to leave no trace of this one."""
     return not store.has_lock() and interrupted(store) is None
@@ -174,6 +188,7 @@ def make(store: Store, verb: str, plan: Plan, report: Report) -> None:
     )
     report.files = files_of(plan)
     report.messages += [f"{path}: someone saved into it just now, so it stays" for path in left]
+    report.messages += sorted(store.root.lacks)
 
 
 def files_of(plan: Plan) -> list[dict[str, object]]:

@@ -621,6 +621,32 @@ def test_edits_inside_our_files_are_refused_with_the_line(caffe, path):
     assert snapshot(caffe) == before
 
 
+@pytest.mark.parametrize("ours_alone", [True, False])
+def test_other_line_ends_are_no_edit(caffe, ours_alone):
+    """As git's autocrlf makes them when a patched tree is checked out anew."""
+    before = contents(caffe)
+    kit("apply", caffe)
+    paths = SOURCES if ours_alone else [p for p in contents(caffe) if p.startswith(("src", "incl"))]
+    for path in paths:
+        data = (caffe / path).read_bytes()
+        (caffe / path).write_bytes(data.replace(b"\n", b"\r\n"))
+    assert kit("status", caffe).code == 0
+    assert kit("apply", caffe).code == 0
+    assert kit("status", caffe).code == 0
+    assert kit("revert", caffe).code == 0
+    assert set(contents(caffe)) == set(before)
+    assert b"L1Loss" not in (caffe / PROTO).read_bytes()
+
+
+def test_an_edit_beside_other_line_ends_is_named_by_its_line(caffe):
+    kit("apply", caffe)
+    lines = (caffe / CPP).read_bytes().split(b"\n")
+    lines[6] += b" // mine"
+    (caffe / CPP).write_bytes(b"\r\n".join(lines))
+    assert kit("status", caffe).out == f"modified ({CPP}:7)\n"
+    assert refused(kit("revert", caffe), f"{CPP}:7", "was edited")
+
+
 def test_git_checkout_after_apply_is_partial_4_of_5_and_apply_completes(caffe):
     original = (caffe / PROTO).read_bytes()
     before = contents(caffe)
@@ -701,6 +727,27 @@ def test_upgrade_refuses_a_file_that_was_edited(caffe, older_kit):
     before = snapshot(caffe)
     assert refused(kit("apply", caffe), f"{CPP}:2", "was edited")
     assert snapshot(caffe) == before
+
+
+@pytest.mark.parametrize("verb", ["check", "apply", "status", "revert", "runtest"])
+def test_an_empty_name_is_not_the_folder_one_stands_in(caffe, monkeypatch, verb):
+    monkeypatch.chdir(str(caffe))
+    before = snapshot(caffe)
+    result = kit(verb, "")
+    assert (result.code, result.err) == (
+        2, "the name of the folder is empty; fix: give a Caffe source checkout\n"
+    )
+    assert snapshot(caffe) == before
+
+
+def test_what_a_terminal_would_obey_is_printed_escaped(caffe):
+    odd = caffe / "src/caffe/layers/\x1b[31mred\x9b.cpp"
+    odd.write_text("REGISTER_LAYER_CLASS(L1Loss);\n")
+    for verb in ("check", "apply", "status"):
+        result = kit(verb, caffe)
+        assert result.code == 1
+        assert "\\x1b[31mred\\x9b.cpp:1" in result.out + result.err
+        assert "\x1b" not in result.out + result.err
 
 
 # Build (make and CMake: test_runtest.py)

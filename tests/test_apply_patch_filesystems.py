@@ -238,6 +238,41 @@ def is_change(name: str, arguments: tuple) -> bool:
     return name != "open" or bool(arguments[1] & os.O_CREAT)
 
 
+@pytest.mark.parametrize("name", ["rmdir", "unlink", "fsync"])
+def test_a_fault_leaves_no_empty_folder_behind(tmp_path, name):
+    """On a flat tree, where apply makes include/caffe/layers and revert removes it."""
+    make_small_checkout(tmp_path / "flat")
+    layers = tmp_path / "flat/include/caffe/layers"
+    (layers / "loss_layer.hpp").rename(layers.parent / "loss_layers.hpp")
+    layers.rmdir()
+    patched = copy_of(tmp_path / "flat", tmp_path / "patched")
+    assert kit("apply", patched).code == 0
+    kit("revert", copy_of(patched, tmp_path / "caffe"))  # protoc's answers are remembered now
+    number, fired = 0, True
+    while fired:
+        number += 1
+        root = copy_of(patched, tmp_path / "caffe")
+        fired = fail_once(name, number, root)
+        assert kit("revert", root).code == 0
+        assert not (root / "include/caffe/layers").exists(), number
+        assert contents(root) == contents(tmp_path / "flat")
+    assert number > 1
+
+
+def fail_once(name: str, number: int, root: Path) -> bool:
+    """Revert with an error at the n-th call of this name; whether there was one."""
+    count = 0
+
+    def is_it(name: str, arguments: tuple) -> bool:
+        nonlocal count
+        count += 1
+        return count == number
+
+    with refused(name, number=errno.EIO, when=is_it):
+        kit("revert", root)
+    return count >= number
+
+
 # Attributes and ACLs
 
 

@@ -123,7 +123,7 @@ def check_targets(
     for path, new in wanted.items():
         data = found[path]
         known = recorded_hash(context, path)
-        if data is None or data == new or known == sha256(data):
+        if data is None or data == new or (known and is_as_put(data, known)):
             continue
         if known is not None:
             raise edited(path, data, context.blob(known))
@@ -133,6 +133,12 @@ def check_targets(
             path,
             first_line_changed(data, new),
         )
+
+
+def is_as_put(data: bytes, after: str) -> bool:
+    """Whether these are the bytes with this hash, but for line ends: git may change those."""
+    feeds = data.replace(b"\r\n", b"\n")
+    return after in map(sha256, (data, feeds, feeds.replace(b"\n", b"\r\n")))
 
 
 def edited(path: str, data: bytes, ours: bytes) -> Refused:
@@ -145,6 +151,7 @@ def edited(path: str, data: bytes, ours: bytes) -> Refused:
 
 
 def first_line_changed(one: bytes, other: bytes) -> int:
+    one, other = one.replace(b"\r\n", b"\n"), other.replace(b"\r\n", b"\n")
     lines = zip(one.split(b"\n") + [b""], other.split(b"\n") + [b""])
     for number, (a, b) in enumerate(lines, 1):
         if a != b:
@@ -295,7 +302,7 @@ def taken_out(context: Context, file: FileRecord) -> list[Change]:
     data = read_target(context.store, file.path)
     if data is None:
         return []
-    if sha256(data) != file.after:
+    if not is_as_put(data, file.after):
         raise edited(file.path, data, recorded_bytes(context, file))
     return [Change(file.path, data, None)]
 

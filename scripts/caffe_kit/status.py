@@ -8,7 +8,7 @@ from .commit import interrupted
 from .errors import Refused, one_line
 from .naming import Naming
 from .payload import message_text, source_files
-from .plan import Context, first_line_changed, is_exact, line_naming
+from .plan import Context, first_line_changed, is_as_put, is_exact, line_naming
 from .proto_edit import Addition, field_number, present, remove
 from .record import addition
 from .store import sha256
@@ -93,7 +93,7 @@ def source_state(
     data = context.store.read_target(path)
     if data is None:
         return FileState(path, "absent")
-    if sha256(data) == after:
+    if is_as_put(data, after):
         return FileState(path, "applied")
     ours = context.store.read_blob(after) or new
     return FileState(path, otherwise, first_line_changed(data, ours))

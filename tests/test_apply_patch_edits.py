@@ -1,12 +1,13 @@
 """A user saves a file between any two system calls of a run: what was saved is never lost.
 
-Three ways to save: into the file, by renaming another over it, and into a file that was opened
-before the run began. Each call is tried with one file and one way in turn, with
-CAFFE_L1_THOROUGH=1 with all of them.
+Four ways to save: into the file, by renaming another over it, into a file that was opened before
+the run began, and by putting a link in its place. Each call is tried with one file and one way in
+turn, with CAFFE_L1_THOROUGH=1 with all of them.
 """
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import shutil
@@ -39,7 +40,15 @@ def save_into_what_was_open(path: Path, held: int) -> None:
         save_into(path, held)
 
 
-WAYS = [save_into, save_by_rename, save_into_what_was_open]
+def save_as_link(path: Path, held: int) -> None:
+    elsewhere = path.with_name("." + path.name + ".elsewhere")
+    elsewhere.write_bytes((path.read_bytes() if path.exists() else b"") + MINE)
+    link = path.with_name("." + path.name + ".link")
+    link.symlink_to(elsewhere.name)
+    os.rename(str(link), str(path))
+
+
+WAYS = [save_into, save_by_rename, save_into_what_was_open, save_as_link]
 
 
 @pytest.fixture(scope="module")
@@ -56,19 +65,27 @@ def copy_of(tree: Path, folder: Path) -> Path:
     return Path(shutil.copytree(str(tree), str(folder), symlinks=True))
 
 
-def count_calls(root: Path, verb: str) -> int:
+def refuse(name: str, lacking: tuple) -> None:
+    if name in lacking:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+
+def count_calls(root: Path, verb: str, lacking: tuple) -> int:
     calls = 0
 
-    def count(*arguments):
+    def count(name, *arguments):
         nonlocal calls
         calls += 1
+        refuse(name, lacking)
 
     with before_each_call(count):
         assert kit(verb, root).code == 0
     return calls
 
 
-def run_with_an_edit(root: Path, verb: str, number: int, path: str, way) -> tuple:
+def run_with_an_edit(
+    root: Path, verb: str, lacking: tuple, number: int, path: str, way
+) -> tuple:
     """The result, and whether what was saved could not be kept by any means."""
     target, calls, too_late = root / path, 0, False
     held = os.open(str(target), os.O_WRONLY | os.O_APPEND) if target.exists() else -1
@@ -79,6 +96,7 @@ def run_with_an_edit(root: Path, verb: str, number: int, path: str, way) -> tupl
         if calls == number:
             too_late = way is save_into_what_was_open and is_too_late(held, name, arguments)
             way(target, held)
+        refuse(name, lacking)
 
     try:
         with before_each_call(save):
@@ -114,12 +132,13 @@ def judge(root: Path, verb: str, result, path: str, old: dict, new: dict) -> str
     return ""
 
 
+@pytest.mark.parametrize("lacking", [(), ("renameat2",)] if THOROUGH else [()])
 @pytest.mark.parametrize("verb", ["apply", "revert"])
-def test_what_a_user_saves_before_any_call_is_kept(states, tmp_path, verb, capsys):
+def test_what_a_user_saves_before_any_call_is_kept(states, tmp_path, verb, lacking, capsys):
     old = contents(states / verb)
     new = contents(states / ("revert" if verb == "apply" else "apply"))
     for _ in range(2):  # the first time what is imported and remembered counts as well
-        total = count_calls(copy_of(states / verb, tmp_path / "caffe"), verb)
+        total = count_calls(copy_of(states / verb, tmp_path / "caffe"), verb, lacking)
     cases = list(itertools.product((PROTO, SOURCES[0], SOURCES[1]), WAYS))
     turn = itertools.cycle(cases)
     counts: Counter = Counter()
@@ -127,7 +146,7 @@ def test_what_a_user_saves_before_any_call_is_kept(states, tmp_path, verb, capsy
     for number in range(1, total + 1):
         for path, way in cases if THOROUGH else [next(turn)]:
             root = copy_of(states / verb, tmp_path / "caffe")
-            result, too_late = run_with_an_edit(root, verb, number, path, way)
+            result, too_late = run_with_an_edit(root, verb, lacking, number, path, way)
             counts["edits"] += 1
             counts[f"exit {result.code}"] += 1
             counts["too late, into a file that was removed"] += too_late
@@ -136,7 +155,7 @@ def test_what_a_user_saves_before_any_call_is_kept(states, tmp_path, verb, capsy
             if problem and not (too_late and problem == "what was saved is lost"):
                 bad.append((number, path, way.__name__, problem))
     with capsys.disabled():
-        print(f"\nedits during {verb}: {total} calls, "
+        print(f"\nedits during {verb}{' without '.join(['', *lacking])}: {total} calls, "
               + ", ".join(f"{n} {word}" for word, n in counts.items())
               + f", {len(bad)} lost or wrong")
     assert counts["exit 0"] and counts["exit 1"]

@@ -36,7 +36,7 @@ from system_calls import before_each_call
 THOROUGH = os.environ.get("CAFFE_L1_THOROUGH") == "1"
 HPP, CU, CPP, TEST = SOURCES
 NO_EXCHANGE = ("renameat2:error=EINVAL",)
-NO_LINKS = (*NO_EXCHANGE, "linkat:error=EPERM")  # exFAT
+NO_LINKS = (*NO_EXCHANGE, "linkat:error=EPERM")  # FAT
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become other users")
 
 
@@ -94,7 +94,7 @@ def test_apply_and_revert_work_without(trees, tmp_path, rules):
     root = copy_of(trees / "unpatched", tmp_path / "caffe")
     applied = run_without(rules, "apply", root, tmp_path / "trace")
     assert (applied.code, applied.err) == (0, "")
-    assert ("this file system has no hard links: " in applied.out) == (rules == NO_LINKS)
+    assert "this file system cannot exchange two files: " in applied.out
     assert contents(root) == contents(trees / "patched")
     reverted = run_without(rules, "revert", root, tmp_path / "trace")
     assert (reverted.code, reverted.err) == (0, "")
@@ -183,6 +183,15 @@ def test_folders_that_cannot_be_synced_are_said_and_no_hindrance(caffe, number):
         assert (result.code, result.err) == (0, "")
         assert "this file system cannot sync folders: " in result.out
     assert contents(caffe) == before
+
+
+def test_modes_that_are_those_of_the_mount_are_said_and_no_hindrance(caffe):
+    """As on FAT."""
+    with refused("fchmod"):
+        result = kit("apply", caffe)
+    assert (result.code, result.err) == (0, "")
+    assert "this file system does not keep the modes of files" in result.out
+    assert kit("status", caffe).code == 0
 
 
 @root_only

@@ -54,7 +54,7 @@ def commit(
 ) -> list[str]:
     """Make these changes and this record, or none of them; call it with the store locked.
 
-    Returns the files beside the targets that were left because someone had saved into them.
+    Returns what there is to say, of files beside the targets that someone had saved into.
     """
     run = random_id()
     journal = Journal(
@@ -75,25 +75,29 @@ def commit(
         for step in journal.steps:
             move(store, step)
         put_record(store, journal)
-    return tidy(store, journal)
+    return list(map(saved_into, tidy(store, journal)))
 
 
-def recover(store: Store) -> str | None:
-    """Finish what a killed run began; its verb, or None where there was none."""
+def recover(store: Store) -> list[str]:
+    """Finish what a killed run began; what there is to say of it, if there was one."""
     with told_as_error(store, {}, "tidy up"):
         store.remove_parts()
     journal = read_journal(store, JOURNAL)
     if journal is not None:
         now = {step: found(store, step) for step in journal.steps}
         with told_as_error(store, now, "roll forward"):
-            roll_forward(store, journal)
-        return journal.verb
+            left = roll_forward(store, journal)
+        return [f"completed the interrupted {journal.verb}", *map(saved_into, left)]
     journal = read_journal(store, STAGING)
     if journal is not None:
         with told_as_error(store, {}, "tidy up"):
             unstage(store, journal)
-        return journal.verb
-    return None
+        return [f"completed the interrupted {journal.verb}"]
+    return []
+
+
+def saved_into(path: str) -> str:
+    return f"{path}: someone saved into it just now, so it stays"
 
 
 def hash_of(data: bytes | None) -> str | None:
@@ -103,9 +107,18 @@ def hash_of(data: bytes | None) -> str | None:
 # One step: a target, and what lies beside it
 
 
+def peek(folder: Folder, name: str) -> str | None:
+    """The hash of a file, None where nothing is; empty for what is no file."""
+    try:
+        return hash_of(folder.read(name))
+    except NotAFile:
+        return ""
+
+
 def found(store: Store, step: Step) -> str | None:
-    """The hash of the target."""
-    return hash_of(store.read_target(step.path))
+    """The same of the target."""
+    folder = store.at(step.folder)
+    return peek(folder, step.name) if folder else None
 
 
 def place(store: Store, step: Step) -> Folder:
@@ -116,20 +129,11 @@ def place(store: Store, step: Step) -> Folder:
 
 
 def swap(folder: Folder, step: Step) -> None:
-    """The target and what lies beside it change places; doing it again undoes it."""
+    """The target and what lies beside it change places; with the step turned round, back again."""
     if step.new is None:
         folder.move(step.name, step.beside)
     elif step.old is None:
         folder.move(step.beside, step.name)
-    else:
-        folder.exchange(step.beside, step.name, step.spare)
-
-
-def swap_back(folder: Folder, step: Step) -> None:
-    if step.new is None:
-        folder.move(step.beside, step.name)
-    elif step.old is None:
-        folder.move(step.name, step.beside)
     else:
         folder.exchange(step.beside, step.name, step.spare)
 
@@ -140,31 +144,23 @@ def drop(folder: Folder, name: str, hashes: tuple[str | None, ...]) -> None:
         folder.unlink(name)
 
 
-def peek(folder: Folder, name: str) -> str | None:
-    """The hash of a file beside a target, None where nothing is; empty for what is no file."""
-    try:
-        return hash_of(folder.read(name))
-    except NotAFile:
-        return ""
-
-
 def mend(store: Store, step: Step) -> None:
     """Where a swap took more than one system call and was cut short, take back its half."""
     folder = store.at(step.folder)
     if folder is None:
         return
     now = found(store, step)
-    spare, beside = (peek(folder, name) for name in (step.spare, step.beside))
-    if step.old is None:
-        if now == step.new:
-            drop(folder, step.beside, (step.new,))
-    elif now == step.old:
+    if now is not None and now == step.old:
         for name in (step.spare, step.beside):
             drop(folder, name, (step.old,))
-    elif now is None and step.new is not None and spare == step.old:
+    elif now is not None and now == step.new:
+        drop(folder, step.beside, (step.new,))
+        if peek(folder, step.beside) is not None:
+            drop(folder, step.spare, (step.old,))
+        elif peek(folder, step.spare) is not None:
+            folder.move(step.spare, step.beside)
+    elif now is None and step.new is not None and peek(folder, step.spare) == step.old is not None:
         folder.move(step.spare, step.name)
-    elif now == step.new and beside is None and spare is not None:
-        folder.move(step.spare, step.beside)
 
 
 # Before the commit point
@@ -197,7 +193,10 @@ def stage_step(store: Store, step: Step) -> None:
         return
     folder = place(store, step)
     like = step.name if step.old is not None else None
-    folder.create(step.beside, store.blob(step.new), new_mode(store), like)
+    try:
+        folder.create(step.beside, store.blob(step.new), new_mode(store), like)
+    except (FileNotFoundError, NotAFile):
+        raise edited_just_now(step) from None
     folder.sync()
 
 
@@ -269,7 +268,7 @@ def move(store: Store, step: Step) -> None:
     except (FileExistsError, FileNotFoundError):
         raise edited_just_now(step) from None
     if step.old is not None and peek(folder, step.beside) != step.old:
-        swap_back(folder, step)
+        swap(folder, step.turned)
         raise edited_just_now(step)
     folder.sync()
 
@@ -361,10 +360,8 @@ def move_back(store: Store, step: Step) -> None:
     """What a user has saved in the place of our new file stays where it is."""
     mend(store, step)
     folder = store.at(step.folder)
-    if folder is None or found(store, step) != step.new:
-        return
-    if step.old is None or peek(folder, step.beside) == step.old:
-        swap_back(folder, step)
+    if folder is not None and found(store, step) == step.new:
+        swap(folder, step.turned)
         folder.sync()
 
 
@@ -399,13 +396,13 @@ def describe(error: OSError) -> str:
 # After a kill
 
 
-def roll_forward(store: Store, journal: Journal) -> None:
+def roll_forward(store: Store, journal: Journal) -> list[str]:
     if journal.verb != "revert":
         make_folders(store, journal)
     for step in journal.steps:
         finish_step(store, step)
     put_record(store, journal)
-    remove_leftovers(store, journal)
+    return remove_leftovers(store, journal)
 
 
 def finish_step(store: Store, step: Step) -> None:

@@ -20,10 +20,11 @@ LOOK = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # neither led away nor kept
 NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 REFUSED = {errno.EINVAL, errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EOPNOTSUPP, errno.EROFS}
 NOREPLACE, EXCHANGE = 1, 2  # flags of renameat2
-NO_LINKS = (
-    "this file system has no hard links: a kill at the wrong moment takes caffe.proto out of its "
-    "place until the next apply or revert"
+NO_EXCHANGE = (
+    "this file system cannot exchange two files: a kill at the wrong moment takes caffe.proto out "
+    "of its place until the next apply or revert"
 )
+NO_MODES = "this file system does not keep the modes of files"
 NO_SYNC = (
     "this file system cannot sync folders: run status after a loss of power in the next minute"
 )
@@ -85,20 +86,26 @@ class Folder:
 
     def read(self, name: str) -> bytes | None:
         """The bytes of a file, None where nothing is; NotAFile for anything else."""
+        try:
+            handle = self.open(name, os.O_RDONLY)
+        except FileNotFoundError:
+            return None
+        with open(handle, "rb") as file, self.named(name):
+            return file.read()
+
+    def open(self, name: str, access: int) -> int:
+        """A descriptor of a file that is there; NotAFile for anything else."""
         with self.named(name):
             try:
-                handle = os.open(name, os.O_RDONLY | LOOK, dir_fd=self.handle)
-            except FileNotFoundError:
-                return None
+                handle = os.open(name, access | LOOK, dir_fd=self.handle)
             except OSError as error:
-                if error.errno in (errno.ELOOP, errno.ENXIO):
+                if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
                     raise NotAFile(error.errno, "not a file") from None
                 raise
             if not stat.S_ISREG(os.fstat(handle).st_mode):
                 os.close(handle)
                 raise NotAFile(errno.EINVAL, "not a file")
-            with open(handle, "rb") as file:
-                return file.read()
+            return handle
 
     # Changing
 
@@ -116,7 +123,7 @@ class Folder:
         if made:
             with self.named(name):
                 self.adopt(child.handle)
-                os.fchmod(child.handle, mode | stat.S_IMODE(child.own_status().st_mode) & 0o2000)
+                self.set_mode(child.handle, mode | child.own_status().st_mode & 0o2000)
         return child
 
     def create(self, name: str, data: bytes, mode: int, like: str | None = None) -> None:
@@ -131,7 +138,7 @@ class Folder:
                 write_all(handle, data)
                 if like is None:
                     self.adopt(handle)
-                    os.fchmod(handle, mode)
+                    self.set_mode(handle, mode)
                 else:
                     self.keep_attributes(like, handle)
                 os.fsync(handle)
@@ -151,8 +158,17 @@ class Folder:
             with contextlib.suppress(OSError):
                 change_group(handle, status.st_gid)
 
+    def set_mode(self, handle: int, mode: int) -> None:
+        """Where all files of a mount have one mode, as on FAT, another is refused."""
+        try:
+            os.fchmod(handle, mode)
+        except OSError as error:
+            if error.errno not in REFUSED:
+                raise
+            self.lacks.add(NO_MODES)
+
     def keep_attributes(self, like: str, handle: int) -> None:
-        old = os.open(like, os.O_RDONLY | LOOK, dir_fd=self.handle)
+        old = self.open(like, os.O_RDONLY)
         try:
             status = os.fstat(old)
             if os.geteuid() == 0:
@@ -160,7 +176,7 @@ class Folder:
             else:
                 keep_group(handle, status.st_gid, self.path(like))
             copy_attributes(old, handle, self.path(like))
-            os.fchmod(handle, status.st_mode & 0o777)
+            self.set_mode(handle, status.st_mode & 0o777)
         finally:
             os.close(old)
 
@@ -185,10 +201,9 @@ class Folder:
             os.rename(old, new, src_dir_fd=self.handle, dst_dir_fd=self.handle)
 
     def exchange(self, one: str, other: str, spare: str) -> None:
-        """Two files change their names, at once where the system can; `spare` helps elsewhere.
+        """Two files change their names, at once where the system can.
 
-        Then a hard link bridges the time in which `other` has no name; where there are none, a
-        kill leaves it under the name of the spare.
+        Elsewhere a kill may leave `other` under the name of the spare; nothing is ever replaced.
         """
         with self.named(other):
             try:
@@ -196,11 +211,10 @@ class Folder:
             except OSError as error:
                 if error.errno not in REFUSED:
                     raise
-            if not self.link(other, spare):
-                self.lacks.add(NO_LINKS)
-                os.rename(other, spare, src_dir_fd=self.handle, dst_dir_fd=self.handle)
-            os.rename(one, other, src_dir_fd=self.handle, dst_dir_fd=self.handle)
-            os.rename(spare, one, src_dir_fd=self.handle, dst_dir_fd=self.handle)
+            self.lacks.add(NO_EXCHANGE)
+            self.move(other, spare)
+            self.move(one, other)
+            self.move(spare, one)
 
     def link(self, old: str, new: str) -> bool:
         """Whether this file system has hard links; FileExistsError as usual."""

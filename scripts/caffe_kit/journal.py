@@ -51,6 +51,11 @@ class Step:
     def spare(self) -> str:
         return self.sibling("old")
 
+    @property
+    def turned(self) -> Step:
+        """The way back."""
+        return Step(self.path, self.new, self.old, self.run)
+
     def sibling(self, word: str) -> str:
         return f".{self.name}.l1loss-kit-{word}" + (f"-{self.run}" if self.run else "")
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Callable, Iterable, Iterator, TypeVar
 
 from .errors import KitError, RecordDamaged, Refused
-from .folder import LOOK, NEW, Folder, NotAFile, give_away, open_root, write_all
+from .folder import NEW, Folder, NotAFile, give_away, open_root, write_all
 from .untrusted import HASH
 
 FOLDER = ".l1loss-kit"
@@ -75,7 +75,7 @@ class Store:
         try:
             return there.read(name) if there else None
         except NotAFile:
-            raise Refused("is a link, or not a file", "replace it by a file", path) from None
+            raise not_a_file(path) from None
 
     # The kit's own
 
@@ -139,11 +139,10 @@ class Store:
             try:
                 handle = os.open(LOCK, NEW, 0o600, dir_fd=folder.handle)
                 folder.adopt(handle)
-                os.fchmod(handle, self.mode)
+                folder.set_mode(handle, self.mode)
             except FileExistsError:
                 handle = open_there(folder)
-        status = os.fstat(handle)
-        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+        if os.fstat(handle).st_nlink > 1:
             os.close(handle)
             raise not_a_lock()
         return handle
@@ -260,7 +259,10 @@ def check_locks(store: Store, path: str) -> None:
     """Whether this file system can keep two runs apart, tried on a file that is only read."""
     above, _, name = path.rpartition("/")
     folder = present(store.at(above), above)
-    handle = os.open(name, os.O_RDONLY | LOOK, dir_fd=folder.handle)
+    try:
+        handle = folder.open(name, os.O_RDONLY)
+    except NotAFile:
+        raise not_a_file(path) from None
     try:
         with contextlib.suppress(BlockingIOError):
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -294,14 +296,18 @@ def not_a_lock() -> RecordDamaged:
     return RecordDamaged("is a link, or not a file", f"remove {where}", where)
 
 
+def not_a_file(path: str) -> Refused:
+    return Refused("is a link, or not a file", "replace it by a file", path)
+
+
 def open_there(folder: Folder) -> int:
     """For writing where that may be: over NFS only such a file can be locked for one alone."""
     for access in (os.O_RDWR, os.O_RDONLY):
         try:
-            return os.open(LOCK, access | LOOK, dir_fd=folder.handle)
+            return folder.open(LOCK, access)
+        except NotAFile:
+            raise not_a_lock() from None
         except OSError as error:
-            if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
-                raise not_a_lock() from None
             if access == os.O_RDONLY or error.errno not in (errno.EACCES, errno.EROFS):
                 raise
     raise AssertionError

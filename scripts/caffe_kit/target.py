@@ -7,8 +7,8 @@ import os
 import stat
 
 from .errors import Refused
-from .folder import LOOK, Folder
-from .store import Store
+from .folder import Folder, NotAFile
+from .store import Store, not_a_file
 
 
 def read_target(store: Store, path: str) -> bytes | None:
@@ -21,7 +21,7 @@ def read_target(store: Store, path: str) -> bytes | None:
         return None
     check_file(path, status)
     check_ours_to_write(folder, name, status)
-    return folder.read(name)
+    return store.read_target(path)
 
 
 def check_file(path: str, status: os.stat_result) -> None:
@@ -39,7 +39,9 @@ def check_file(path: str, status: os.stat_result) -> None:
 def check_ours_to_write(folder: Folder, name: str, status: os.stat_result) -> None:
     """Opened for writing, but not written: that asks permissions, ACLs and attributes alike."""
     try:
-        os.close(os.open(name, os.O_WRONLY | LOOK, dir_fd=folder.handle))
+        os.close(folder.open(name, os.O_WRONLY))
+    except NotAFile:
+        raise not_a_file(folder.path(name)) from None
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise

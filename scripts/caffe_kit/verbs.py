@@ -175,19 +175,16 @@ def exclusive(store: Store, report: Report) -> Iterator[None]:
     """The tree for this run alone, with what a killed run began brought to its end."""
     store.create()
     with store.locked():
-        verb = recover(store)
-        if verb is not None:
-            report.messages.append(f"completed the interrupted {verb}")
+        report.messages += recover(store)
         yield
 
 
 def make(store: Store, verb: str, plan: Plan, report: Report) -> None:
     record = plan.record.to_bytes() if plan.record else None
-    left = commit(
+    report.messages += commit(
         store, verb, plan.changes, plan.folders, record, plan.blobs, report.type_name
     )
     report.files = files_of(plan)
-    report.messages += [f"{path}: someone saved into it just now, so it stays" for path in left]
     report.messages += sorted(store.root.lacks)
 
 

@@ -1,8 +1,8 @@
 """The power goes after any write of a run: whatever of what was not synced is left, the next apply
 and revert complete, and lose nothing.
 
-Also while the next run recovers, it goes once more. CAFFE_L1_THOROUGH=1 tries 500 states of each
-run, 20 all of them.
+It also goes a second time, while the next run recovers. CAFFE_L1_THOROUGH=1 tries 500 states of
+each run, 20 all of them.
 """
 
 from __future__ import annotations

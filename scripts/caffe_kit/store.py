@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Callable, Iterable, Iterator, TypeVar
 
 from .errors import KitError, RecordDamaged, Refused
-from .folder import NEW, Folder, NotAFile, give_away, open_root, write_all
+from .folder import NEW, Folder, NotAFile, open_root, write_all
 from .untrusted import HASH
 
 FOLDER = ".l1loss-kit"
@@ -337,8 +337,9 @@ def write_new(path: Path, data: bytes, mode: int, owner: tuple[int, int]) -> Non
     handle = os.open(str(path), NEW, 0o600)
     try:
         write_all(handle, data)
-        if os.geteuid() == 0:
-            give_away(handle, *owner)
+        status = os.fstat(handle)
+        if os.geteuid() == 0 and (status.st_uid, status.st_gid) != owner:
+            os.fchown(handle, *owner)
         os.fchmod(handle, mode)
         os.fsync(handle)
     finally:

@@ -119,6 +119,9 @@ def test_a_kill_before_any_move_is_recovered_from_without(trees, tmp_path, verb,
                 moves(root, verb, lacking, number)
                 os._exit(0)
             assert os.WEXITSTATUS(os.waitpid(child, 0)[1]) == 9
+            for look in ("status", "check"):
+                said = kit(look, root)
+                assert (said.code, "was killed half-way" in said.out + said.err) == (1, True), said
             with refused(*lacking):
                 result = kit(again, root)
             assert (result.code, contents(root)) == (0, wanted), (number, again, result)

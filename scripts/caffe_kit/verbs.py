@@ -41,7 +41,7 @@ def load(tree: CaffeTree, store: Store) -> Context:
 def check(options: argparse.Namespace, report: Report) -> None:
     """What apply would do, as a unified diff; nothing is changed."""
     naming = asked_naming(options)
-    tree = open_tree(options.root)
+    tree = tree_of(options)
     store = Store(tree.root)
 
     def look() -> tuple[Context, Plan]:
@@ -137,7 +137,7 @@ def status(options: argparse.Namespace, report: Report) -> None:
 def state_of(options: argparse.Namespace, report: Report) -> State:
     """The state of the tree, entered into the report as well."""
     naming = asked_naming(options)
-    tree = open_tree(options.root)
+    tree = tree_of(options)
     store = Store(tree.root)
     try:
         state = store.consistently(lambda: read_state(load(tree, store), naming))
@@ -153,15 +153,21 @@ def state_of(options: argparse.Namespace, report: Report) -> State:
 # Around the plan
 
 
-def repaired_tree(options: argparse.Namespace, report: Report) -> CaffeTree:
+def tree_of(options: argparse.Namespace) -> CaffeTree:
     """Where a killed run has left no caffe.proto in its place, the tree is one after its repair."""
     try:
         return open_tree(options.root)
     except WrongUsage:
-        root = Path(os.path.abspath(options.root))
-        if not options.root or not root.is_dir() or interrupted(Store(root)) is None:
-            raise
-        with exclusive(Store(root), report):
+        if os.path.isdir(options.root):
+            refuse_interrupted(Store(Path(options.root)))
+        raise
+
+
+def repaired_tree(options: argparse.Namespace, report: Report) -> CaffeTree:
+    try:
+        return tree_of(options)
+    except Interrupted:
+        with exclusive(Store(Path(options.root)), report):
             return open_tree(options.root)
 
 
@@ -192,10 +198,15 @@ def files_of(plan: Plan) -> list[dict[str, object]]:
     return [{"path": c.path, "state": kind(c), "line": 0} for c in plan.changes]
 
 
+class Interrupted(Refused):
+    """A run was killed half-way; apply and revert complete it."""
+
+
 def refuse_interrupted(store: Store) -> None:
     verb: str | None = interrupted(store)
     if verb is not None:
-        raise Refused(f"an earlier {verb} was killed half-way", "run apply or revert: it completes")
+        problem = f"an earlier {verb} was killed half-way"
+        raise Interrupted(problem, "run apply or revert: it completes")
 
 
 def kind(change) -> str:

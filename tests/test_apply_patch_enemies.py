@@ -142,6 +142,22 @@ def tell(capsys, title: str, counts: Counter) -> None:
         print(f"\n{title}: " + ", ".join(f"{number} {word}" for word, number in counts.items()))
 
 
+def test_who_does_what_the_hint_of_a_damaged_journal_says_loses_nothing(states, tmp_path):
+    root = copy_of(states / "interrupted", tmp_path / "caffe")
+    (root / STATE / "journal.json").write_text("{")
+    result = kit("apply", root)
+    assert (result.code, result.err.partition("; fix: ")[2]) == (
+        5, f"move {STATE}/ out of the tree, keep it, and run status\n"
+    )
+    (root / STATE).rename(tmp_path / "kept")
+    assert kit("status", root).out.startswith("partial 2/5")
+    kept = [path.read_bytes() for path in (tmp_path / "kept/blobs").iterdir()]
+    assert (states / "unpatched" / PROTO).read_bytes() in kept
+    assert kit("revert", root).code == 0
+    left = {path: entry for path, entry in contents(root).items() if "l1loss-kit-" not in path}
+    assert left == contents(states / "unpatched")
+
+
 # Links and other things that are no files, at every level
 
 

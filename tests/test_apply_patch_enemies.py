@@ -273,6 +273,20 @@ def test_a_stray_folder_in_blobs_does_not_stop_a_recovery(states, tmp_path):
     assert kit("status", root).code == 0
 
 
+@pytest.mark.parametrize("name", ["journal.staging", "record.json"])
+def test_a_folder_in_the_place_of_a_file_of_ours_is_found_before_a_recovery(
+    states, tmp_path, name
+):
+    root = copy_of(states / "interrupted", tmp_path / "caffe")
+    (root / STATE / name).mkdir()
+    before = everything(root)
+    for verb in ("apply", "revert"):
+        result = kit(verb, root)
+        assert result.code == 5
+        assert result.err.startswith(f"{STATE}/{name}: is a link, or not a file; fix: ")
+        assert everything(root) == before
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_fifo_as_lock_is_said_and_not_waited_for(states, tmp_path, verb):
     root = copy_of(states / "patched", tmp_path / "caffe")

@@ -36,8 +36,8 @@ class Change:
 
 def interrupted(store: Store) -> str | None:
     """The verb of a run that was killed half-way, None where there is none."""
-    journal = read_journal(store, JOURNAL) or read_journal(store, STAGING)
-    return journal.verb if journal else None
+    journals = [read_journal(store, name) for name in (JOURNAL, STAGING)]
+    return next((journal.verb for journal in journals if journal), None)
 
 
 # The whole of it
@@ -80,19 +80,19 @@ def commit(
 
 def recover(store: Store) -> list[str]:
     """Finish what a killed run began; what there is to say of it, if there was one."""
+    journal, staged = read_journal(store, JOURNAL), read_journal(store, STAGING)
+    store.read_own(RECORD)  # else what it is may come out half-way
     with told_as_error(store, {}, "tidy up"):
         store.remove_parts()
-    journal = read_journal(store, JOURNAL)
     if journal is not None:
         now = {step: found(store, step) for step in journal.steps}
         with told_as_error(store, now, "roll forward"):
             left = roll_forward(store, journal)
         return [f"completed the interrupted {journal.verb}", *map(saved_into, left)]
-    journal = read_journal(store, STAGING)
-    if journal is not None:
+    if staged is not None:
         with told_as_error(store, {}, "tidy up"):
-            unstage(store, journal)
-        return [f"completed the interrupted {journal.verb}"]
+            unstage(store, staged)
+        return [f"completed the interrupted {staged.verb}"]
     return []
 
 

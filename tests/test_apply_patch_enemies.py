@@ -18,7 +18,9 @@ from pathlib import Path
 
 import pytest
 from caffe_kit import commit
+from caffe_kit.runtest import default_log
 from caffe_kit.store import Store
+from caffe_kit.tree import open_tree
 from patch_support import (
     PROTO,
     SOURCES,
@@ -497,3 +499,14 @@ def old_interrupted(states: Path, root: Path) -> Path:
         else:
             os.link(str(root / path), str(new))
     return root
+
+
+def test_the_log_of_runtest_is_not_written_through_a_link(states, tmp_path):
+    for link in (os.symlink, os.link):
+        root = copy_of(states / "patched", tmp_path / "caffe")
+        outside = tmp_path / "outside"
+        outside.write_bytes(b"mine\n")
+        link(str(outside), str(root / STATE / "runtest.log"))
+        default_log(open_tree(str(root))).write_bytes(b"log\n")
+        assert outside.read_bytes() == b"mine\n"
+        outside.unlink()

@@ -21,11 +21,12 @@ from .payload import source_files
 from .process import run, terminate_as_interrupt
 from .progress import Progress
 from .report import Report
-from .store import FOLDER, Store, give, owner_of
+from .store import FOLDER, Store, give, is_file, owner_of
 from .tree import CaffeTree, open_tree
 from .verbs import state_of
 
 RUNNING = re.compile(r"^\[=+\] Running (\d+) tests? from ")
+LOG = "runtest.log"
 PASSED = re.compile(r"^\[  PASSED  \] \d+ tests?\.")
 RESULT = re.compile(r"^\[ +(OK|FAILED) +\] ([\w/]+)\.\w+.*\(\d+ ms\)$")
 
@@ -97,8 +98,9 @@ def default_log(tree: CaffeTree) -> Path:
     store = Store(tree.root)
     store.create()
     with store.locked():
-        store.remove("runtest.log")  # a link there would lead elsewhere what is written
-        return tree.path(f"{FOLDER}/runtest.log")
+        if not is_file(store.folder, LOG):
+            store.remove(LOG)  # a link would lead elsewhere what is written
+        return tree.path(f"{FOLDER}/{LOG}")
 
 
 def cores() -> int:

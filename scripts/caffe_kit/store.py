@@ -321,7 +321,7 @@ def present(folder: Folder | None, path: str) -> Folder:
 
 def is_file(folder: Folder, name: str) -> bool:
     status = folder.status(name)
-    return status is not None and stat.S_ISREG(status.st_mode)
+    return status is not None and stat.S_ISREG(status.st_mode) and status.st_nlink == 1
 
 
 def restore_hint() -> str:

@@ -659,20 +659,24 @@ Factor<Dtype> FactorOf(const L1LossBroadcast& map, const Dtype* factor,
   return result;
 }
 
-// a b scale. Written down in the buffer, each rounded once, where the scale
-// alone may be lost in Dtype: it may be far below 1, as its divisor is above.
+// a b numerator / divisor. Written down in the buffer, each rounded once, where
+// what is the same for all would be lost in Dtype: the divisor may be tiny or
+// huge because the weights are.
 template <typename Dtype>
 Factor<Dtype> Product(const int n, const Factor<Dtype>& a,
-    const Factor<Dtype>& b, const double scale, Dtype* buffer) {
-  const double all = static_cast<double>(a.all) * b.all * scale;
-  Factor<Dtype> product = {a.each ? a.each : b.each, static_cast<Dtype>(all)};
+    const Factor<Dtype>& b, const double numerator, const double divisor,
+    Dtype* buffer) {
+  const double scale = numerator * a.all * b.all;
+  Factor<Dtype> product = {a.each ? a.each : b.each,
+      static_cast<Dtype>(scale / divisor)};
   const Dtype least = product.each ? std::numeric_limits<Dtype>::min() : 0;
-  if (!(a.each && b.each) && (all == 0 || (product.all - product.all == 0
+  if (!(a.each && b.each) && (scale == 0 || (product.all - product.all == 0
       && std::fabs(product.all) >= least))) {
     return product;
   }
   for (int i = 0; i < n; ++i) {
-    buffer[i] = all * (a.each ? a.each[i] : 1) * (b.each ? b.each[i] : 1);
+    buffer[i] = scale * (a.each ? a.each[i] : 1) * (b.each ? b.each[i] : 1)
+        / divisor;
   }
   product.each = buffer;
   product.all = 1;
@@ -966,8 +970,7 @@ void L1LossLayer<Dtype>::Backward_cpu(const vector<Blob<Dtype>*>& top,
   // The gradient of the targets alone is written with the sign changed.
   Output<Dtype> output = diff[0] ? MakeOutput(count, diff[0], diff[1])
       : MakeOutput(count, diff[1], diff[0]);
-  const double scale = (reduced ? top_diff[0] : 1.) / divisor_
-      * (diff[0] ? 1 : -1);
+  const double numerator = (reduced ? top_diff[0] : 1.) * (diff[0] ? 1 : -1);
   for (int begin = 0, n; begin < count; begin += n) {
     n = inputs.block(begin, count);
     if (!reduced) { n = Apart<Dtype>(top_map_, begin, n); }
@@ -975,8 +978,9 @@ void L1LossLayer<Dtype>::Backward_cpu(const vector<Blob<Dtype>*>& top,
     const Factor<Dtype> weight = inputs.weights(begin, n, weights);
     const Factor<Dtype> top_factor = FactorOf(top_map_,
         reduced ? NULL : top_diff, begin, n, factors);
-    Write<true>(n, inputs.at(begin,
-        Product(n, weight, top_factor, scale, factors)), output);
+    const Factor<Dtype> factor =
+        Product(n, weight, top_factor, numerator, divisor_, factors);
+    Write<true>(n, inputs.at(begin, factor), output);
     output.advance(n);
   }
   FinishStream();

@@ -319,6 +319,19 @@ TYPED_TEST(L1LossLayerTest, TestManyElements) {
   this->CheckGradients();
 }
 
+// Four roundings where terms meet in pairs, one of each difference, and one of
+// the loss.
+TYPED_TEST(L1LossLayerTest, TestSumIsAccurate) {
+  typedef typename TypeParam::Dtype Dtype;
+  this->Fill(this->Shape(2, 1 << 19));
+  this->SetReduction(L1LossParameter::SUM);
+  this->Forward();
+  double sum = 0;
+  for (int i = 0; i < 1 << 20; ++i) { sum += this->Element(i); }
+  const double epsilon = std::numeric_limits<Dtype>::epsilon() / 2;
+  EXPECT_NEAR(this->loss_->cpu_data()[0] / sum, 1, 6 * epsilon + 1e-10);
+}
+
 // So large that gradients are written past the caches, and a little odd; rows
 // of one weight that end where a pack of elements does, and elsewhere; in the
 // end a diff in memory of the user's, which does not begin where a pack may.
@@ -583,14 +596,14 @@ TYPED_TEST(L1LossLayerTest, TestWeightsThatCancel) {
   EXPECT_NEAR(this->x_->cpu_diff()[1] * ones, kLossWeight, 1e-6 * kLossWeight);
 }
 
-// Weights so small, and so large, that their products and 1 / Z are beyond the
-// range of float; neither the loss nor the gradients are.
+// Weights so small, and so large, that their products or 1 / Z are beyond the
+// range of Dtype; neither the loss nor the gradients are.
 TYPED_TEST(L1LossLayerTest, TestWeightsOfAnyMagnitude) {
   typedef typename TypeParam::Dtype Dtype;
-  const double magnitudes[] = {1e-41, 1e-30, 3e38};
-  const int counts[] = {8, 8, 10000};
+  const double magnitudes[] = {1e-310, 1e-41, 1e-30, 3e38};
+  const int counts[] = {8, 8, 8, 10000};
   this->SetReduction(L1LossParameter::WEIGHTED_MEAN);
-  for (int k = 0; k < 3; ++k) {
+  for (int k = Dtype(magnitudes[0]) == 0; k < 4; ++k) {  // 1e-310 is no float
     const int count = counts[k];
     this->Fill(this->Shape(2, count / 2));
     caffe_set(count, Dtype(5), this->x_->mutable_cpu_data());

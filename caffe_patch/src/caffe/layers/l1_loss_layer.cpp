@@ -573,23 +573,23 @@ void WriteBlock(const int n, const Block<Dtype>& block,
   WriteLoop<L, false, kGradient, kEach, kIgnore>(i, n, block, output);
 }
 
-template <bool kGradient, Ignore kIgnore, typename Dtype>
-void WriteBlock(const int n, const Block<Dtype>& block,
+template <bool kGradient, bool kEach, typename Dtype>
+void WriteKept(const int n, const Block<Dtype>& block,
     const Output<Dtype>& output) {
-  block.factor.each
-      ? WriteBlock<kGradient, true, kIgnore>(n, block, output)
-      : WriteBlock<kGradient, false, kIgnore>(n, block, output);
+  switch (IgnoreOf(block)) {
+    case kNone: return WriteBlock<kGradient, kEach, kNone>(n, block, output);
+    case kLabel: return WriteBlock<kGradient, kEach, kLabel>(n, block, output);
+    case kNonfinite:
+      return WriteBlock<kGradient, kEach, kNonfinite>(n, block, output);
+    default: return WriteBlock<kGradient, kEach, kBoth>(n, block, output);
+  }
 }
 
 template <bool kGradient, typename Dtype>
 void Write(const int n, const Block<Dtype>& block,
     const Output<Dtype>& output) {
-  switch (IgnoreOf(block)) {
-    case kNone: return WriteBlock<kGradient, kNone>(n, block, output);
-    case kLabel: return WriteBlock<kGradient, kLabel>(n, block, output);
-    case kNonfinite: return WriteBlock<kGradient, kNonfinite>(n, block, output);
-    case kBoth: return WriteBlock<kGradient, kBoth>(n, block, output);
-  }
+  block.factor.each ? WriteKept<kGradient, true>(n, block, output)
+      : WriteKept<kGradient, false>(n, block, output);
 }
 
 // ---- Factors that are broadcast ---------------------------------------------

@@ -540,7 +540,7 @@ def _write_products(out, factors, scale, s):
     dtype = out.dtype if limits.tiny <= abs(scale) <= limits.max else np.float64
     factor = factors[0]
     if len(factors) == 2 and scale == 1:
-        np.multiply(factor, factors[1], out, casting="same_kind")
+        np.multiply(factor, factors[1], out, dtype=out.dtype, casting="same_kind")
         return
     if len(factors) == 2:
         factor = np.multiply(factor, factors[1], s.weight, dtype=np.float64)

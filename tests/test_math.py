@@ -235,6 +235,14 @@ def test_weights_at_the_ends_of_their_range_share_the_gradient(weight, count):
     np.testing.assert_allclose(dx, 1 / count, 1e-6)
 
 
+def test_a_gradient_beyond_the_range_of_float_is_0_where_there_is_no_difference():
+    x, y = np.array([[1, 1, 0]], np.float32), np.array([[1, 0, 1]], np.float32)
+    dx, dy = l1_loss_grad(x, y, np.full((1, 3), 1.5e38, np.float32), reduction="NONE",
+                          top_diff=np.float32(3.7))
+    np.testing.assert_array_equal(dx, [[0, np.inf, -np.inf]])
+    np.testing.assert_array_equal(dy, -dx)
+
+
 def test_a_difference_beyond_the_range_of_float_is_summed_in_double():
     x, y = np.full((2, 4), 3e38, np.float32), np.full((2, 4), -3e38, np.float32)
     close(l1_loss(x, y, reduction="SUM"), 16 * float(np.float32(3e38)))

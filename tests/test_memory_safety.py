@@ -1,4 +1,5 @@
-"""The gtests of the native layer under AddressSanitizer, UndefinedBehaviorSanitizer and valgrind.
+"""The gtests of the native layer under AddressSanitizer, UndefinedBehaviorSanitizer and valgrind,
+and without vector types, as a compiler that has none builds it.
 
 `scripts/test.sh --sanitize` runs these alone.
 """
@@ -67,3 +68,11 @@ def test_the_gtests_are_clean_under_valgrind(patched_tree, tmp_path):
                str(tmp_path / "testbin"))
     assert done.returncode == 0 and all_passed(done.stdout), done.stdout[-3000:]
     assert "ERROR SUMMARY: 0 errors" in done.stdout
+
+
+def test_the_gtests_pass_without_vector_types(patched_tree, tmp_path):
+    build(patched_tree.root, tmp_path / "testbin", "-O2", "-DL1_LOSS_NO_VECTORS")
+    done = run(str(tmp_path / "testbin"))
+    assert done.returncode == 0 and all_passed(done.stdout), done.stdout[-3000:]
+    source = (KIT / "layers" / "l1_loss_layer.cpp").read_text()
+    assert "&& !defined(L1_LOSS_NO_VECTORS)\n\ntypedef double Doubles __attribute__" in source

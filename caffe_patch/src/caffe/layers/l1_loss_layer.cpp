@@ -199,7 +199,7 @@ L1LossBroadcast MakeBroadcast(const vector<int>& small,
 // Caffe's Makefile compiles with -O2, where GCC before 12 vectorises nothing of
 // itself. What is written in vector types it always does; clang knows them too.
 // A single lane takes what is left at an end, and everything under another
-// compiler.
+// compiler or with L1_LOSS_NO_VECTORS.
 
 template <typename Dtype>
 struct Lane {
@@ -230,7 +230,8 @@ struct Lane {
   };
 };
 
-#if defined(__GNUC__) && !defined(__INTEL_COMPILER)
+#if defined(__GNUC__) && !defined(__INTEL_COMPILER) \
+    && !defined(L1_LOSS_NO_VECTORS)
 
 typedef double Doubles __attribute__((vector_size(16)));
 

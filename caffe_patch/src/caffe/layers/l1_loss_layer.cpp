@@ -497,18 +497,20 @@ double SumOfCounted(const int n, const Block<Dtype>& block,
         : SumOf<kNonzeroFactor, kIgnore>(n, block);
   }
   const double weight = sum_weights ? block.factor.all : block.factor.all != 0;
-  return weight == 0 ? 0 : weight * SumOf<kOne, kIgnore>(n, block);
+  const double count = SumOf<kOne, kIgnore>(n, block);
+  return count == 0 ? 0 : weight * count;  // all ignored, whatever they weigh
 }
 
 // ---- Writing a block --------------------------------------------------------
 
-// Where to: the negatives too if minus is not NULL; past the caches if stream
-// is set, for which both must be multiples of 16.
+// Where to: the negatives too if minus is not NULL. What is large will not be
+// read before it has left the caches, so that reading it into them first would
+// be wasted.
 template <typename Dtype>
 struct Output {
   Dtype* plus;
   Dtype* minus;
-  bool stream;
+  bool large;
 
   void advance(const int n) {
     plus += n;
@@ -516,17 +518,31 @@ struct Output {
   }
 };
 
-// From this size on, what is written will not be read before it has left the
-// caches, so that reading it into them first would be wasted.
-const size_t kStreamBytes = 8 << 20;
+const size_t kLargeBytes = 8 << 20;
 
 template <typename Dtype>
 Output<Dtype> MakeOutput(const int count, Dtype* plus, Dtype* minus) {
-  const size_t places =
-      reinterpret_cast<size_t>(plus) | reinterpret_cast<size_t>(minus);
   const Output<Dtype> output = {plus, minus,
-      count * sizeof(Dtype) >= kStreamBytes && places % 16 == 0};
+      count * sizeof(Dtype) >= kLargeBytes};
   return output;
+}
+
+// Whether two arrays, if both are there, lie in their pages at the same place.
+inline bool InStep(const void* a, const void* b) {
+  const size_t kPage = 4096;
+  return !a || !b || (reinterpret_cast<size_t>(a)
+      - reinterpret_cast<size_t>(b)) % kPage == 0;
+}
+
+// Whether a block is written past the caches. A load waits for a store before
+// it that went there if only the place in the page is the same, so all arrays
+// must be in step, or it is ten times slower instead of faster.
+template <typename Dtype>
+bool Streams(const Block<Dtype>& block, const Output<Dtype>& output) {
+  return output.large && reinterpret_cast<size_t>(output.plus) % 16 == 0
+      && InStep(output.plus, output.minus) && InStep(output.plus, block.x)
+      && InStep(output.plus, block.y)
+      && InStep(output.plus, block.factor.each);
 }
 
 // Lets other threads see what went past the caches.
@@ -568,7 +584,7 @@ void WriteBlock(const int n, const Block<Dtype>& block,
     const Output<Dtype>& output) {
   typedef Vector<Dtype> V;
   typedef Lane<Dtype> L;
-  const int i = output.stream
+  const int i = Streams(block, output)
       ? WriteLoop<V, true, kGradient, kEach, kIgnore>(0, n, block, output)
       : WriteLoop<V, false, kGradient, kEach, kIgnore>(0, n, block, output);
   WriteLoop<L, false, kGradient, kEach, kIgnore>(i, n, block, output);

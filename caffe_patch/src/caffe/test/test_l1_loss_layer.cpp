@@ -684,6 +684,26 @@ TYPED_TEST(L1LossLayerTest, TestIgnoredNaNIsGone) {
   this->CheckGradients();
 }
 
+// Many elements of one weight, as of one sample.
+TYPED_TEST(L1LossLayerTest, TestIgnoredWeightIsGone) {
+  typedef typename TypeParam::Dtype Dtype;
+  const double gone[] = {std::numeric_limits<double>::infinity(),
+      std::numeric_limits<double>::quiet_NaN()};
+  this->Fill(this->Shape(2, 100));
+  this->param_.mutable_l1_loss_param()->set_ignore_label(2);
+  caffe_set(100, Dtype(2), this->y_->mutable_cpu_data() + 100);
+  this->FillWeights(this->Shape(2));
+  this->w_->mutable_cpu_data()[0] = 1;
+  for (int k = 0; k < 2; ++k) {
+    for (int r = L1LossParameter::BATCHMEAN; r < L1LossParameter::NONE; ++r) {
+      this->SetReduction(static_cast<L1LossParameter::Reduction>(r));
+      this->w_->mutable_cpu_data()[1] = gone[k];
+      this->CheckLoss();
+      this->CheckGradients();
+    }
+  }
+}
+
 TYPED_TEST(L1LossLayerTest, TestEverythingIgnored) {
   this->param_.mutable_l1_loss_param()->set_ignore_label(2);
   caffe_set(this->y_->count(), typename TypeParam::Dtype(2),

@@ -508,7 +508,7 @@ def _row_sums(terms, rows):
 def _gradient(gradient, x, y, factors, scale, options):
     """Write scale * sign(x - y) times the factors of a block; where there is none, return an array.
 
-    sign(0) is 0 and sign(NaN) is NaN.
+    sign(0) is 0, whatever it is multiplied by, and sign(NaN) is NaN.
     """
     s = _scratch(x.shape, x.dtype)
     gradient = s.result if gradient is None else gradient
@@ -526,6 +526,7 @@ def _gradient(gradient, x, y, factors, scale, options):
     else:
         _write_products(s.wide, factors, scale, s)
         np.multiply(s.wide, np.sign(s.difference), gradient, casting="same_kind")
+        np.copyto(gradient, 0, where=np.equal(s.difference, s.zero, s.where))  # of infinite weights
         _zero(gradient, ignored)
     return gradient
 

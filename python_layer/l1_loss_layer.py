@@ -131,30 +131,41 @@ class L1LossLayer(caffe.Layer):
 
     # A top without loss_weight is no mistake where another layer reads it, nor in a metric that is
     # watched beside a loss. Caffe shows nobody whether a loss_weight is 0 or missing. What is sure
-    # in training is that parameters below the top are learned from no loss at all.
+    # is that a net in training learns nothing if no layer of it has a loss_weight.
 
     def _watch_forward(self):
         self.forwards += 1
+        phase = getattr(self, "phase", None)
+        if self.loss_weight or phase not in (None, caffe.TRAIN):
+            self.watched = False
+            return
         net, index, is_trained = _place(self)
-        # Caffe up to rc3 does not tell a layer its phase; a solver's net is there to be trained.
-        phase = getattr(self, "phase", caffe.TRAIN if is_trained else None)
-        if self.loss_weight or phase != caffe.TRAIN:
+        if net is None:
+            self._watch_without_net(is_called=sys._getframe(1).f_back is not None)
+        elif phase is None and not is_trained:
+            # Caffe up to rc3 tells a layer no phase; a solver's net is there to be trained.
             self.watched = False
-        elif net is None:
-            # In the command line tool Python knows no net. There a backward pass follows each
-            # forward pass, but for layers whose tops nothing is learned from.
-            if self.forwards == 2:
-                self._warn("Caffe asks for no gradient of top[0], so nothing is learned from it; "
-                           "fix: if it is a loss, add")
-        elif _is_read(net, index) or _net_loss_weight(net, index):
+        elif _is_read(net, index) or any(net._blob_loss_weights):
             self.watched = False
-        elif _leaves_untrained(net, index):
+        elif any(len(layer.blobs) for layer in net.layers):
             self._warn("top[0] has no loss_weight, or 0, and no layer reads it, so nothing is "
                        "learned from it; fix: add")
         else:
             # Only if a backward pass is forced there is more to see.
-            self.is_lossless = not any(net._blob_loss_weights)
-            self.watched = self.is_lossless and self.forwards == 1
+            self.is_lossless = True
+            self.watched = self.forwards == 1
+
+    def _watch_without_net(self, is_called):
+        """In the command line tool Python knows no net, and no Python program calls the layer.
+
+        There a backward pass follows each forward pass, but for layers whose tops nothing is
+        learned from.
+        """
+        if is_called:
+            self.watched = False
+        elif self.forwards == 2:
+            self._warn("Caffe asks for no gradient of top[0], so nothing is learned from it; fix: "
+                       "if it is a loss, add")
 
     def _watch_backward(self, top_diff):
         if top_diff.any():
@@ -227,8 +238,9 @@ def _place(layer):
                     for index, other in enumerate(net.layers):
                         if other is layer:
                             return net, index, kind is not caffe.Net
-            except TypeError:
-                # A net that is still being made, here or in another thread.
+            except Exception:
+                # A net that is still being made, here or in another thread, or somebody's own
+                # class, which may raise anything.
                 continue
     return None, None, None
 
@@ -243,20 +255,3 @@ def _net_loss_weight(net, index):
 def _is_read(net, index):
     top = net._top_ids(index)[0]
     return any(top in net._bottom_ids(i) for i in range(len(net.layers)))
-
-
-def _leaves_untrained(net, index):
-    """Tell whether a layer below this one has parameters and is below no loss."""
-    losses = [i for i, weight in enumerate(net._blob_loss_weights) if weight]
-    untrained = _below(net, net._bottom_ids(index)) - _below(net, losses)
-    return any(len(net.layers[i].blobs) for i in untrained)
-
-
-def _below(net, blobs):
-    """Return the numbers of the layers that the blobs, by their numbers, are computed by."""
-    blobs, layers = set(blobs), set()
-    for i in reversed(range(len(net.layers))):
-        if blobs & set(net._top_ids(i)):
-            layers.add(i)
-            blobs |= set(net._bottom_ids(i))
-    return layers

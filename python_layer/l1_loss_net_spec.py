@@ -44,7 +44,11 @@ def _check(route, fields):
         raise ValueError('route is "native", and this pycaffe is of a Caffe without the native '
                          'layer; fix: scripts/apply_patch.py puts it in, or take "python" or '
                          '"plugin"')
+    unread = ["python_param", "l1_loss_param"] + (["loss_param"] if route == "python" else [])
     for name in fields:
+        if name in unread:
+            raise ValueError('"%s" would not be read; fix: give the options themselves, such as '
+                             'reduction="MEAN"' % name)
         if name not in caffe_pb2.LayerParameter.DESCRIPTOR.fields_by_name:
             raise ValueError('unknown option "%s"; allowed: %s, and the fields of a layer'
                              % (name, ", ".join(Options._fields)))

@@ -243,6 +243,14 @@ def test_a_gradient_beyond_the_range_of_float_is_0_where_there_is_no_difference(
     np.testing.assert_array_equal(dy, -dx)
 
 
+@pytest.mark.parametrize("weight", [np.inf, -np.inf, np.nan])
+def test_the_gradient_of_equals_is_0_whatever_the_weight(weight):
+    x, y = np.array([[1, 1, 0]], np.float32), np.array([[1, 0, 1]], np.float32)
+    dx, dy = l1_loss_grad(x, y, np.full((1, 3), weight, np.float32), reduction="SUM")
+    np.testing.assert_array_equal(dx, [[0, weight, -weight]])
+    np.testing.assert_array_equal(dy, -dx)
+
+
 def test_a_difference_beyond_the_range_of_float_is_summed_in_double():
     x, y = np.full((2, 4), 3e38, np.float32), np.full((2, 4), -3e38, np.float32)
     close(l1_loss(x, y, reduction="SUM"), 16 * float(np.float32(3e38)))

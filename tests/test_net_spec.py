@@ -114,6 +114,12 @@ def test_a_net_of_every_route_computes_what_was_asked_for(route, number, nets):
      'l1_loss: option "ignore_label" is NaN; allowed: a finite number'),
     ('route="native"', 'l1_loss: route is "native", and this pycaffe is of a Caffe without the '
      'native layer; fix: scripts/apply_patch.py puts it in, or take "python" or "plugin"'),
+    ('loss_param=dict(normalization=1)',
+     'l1_loss: "loss_param" would not be read; fix: give the options themselves, such as '
+     'reduction="MEAN"'),
+    ('route="plugin", python_param=dict(param_str="{}")',
+     'l1_loss: "python_param" would not be read; fix: '),
+    ('l1_loss_param=dict(reduction=1)', 'l1_loss: "l1_loss_param" would not be read; fix: '),
     ('route="cuda"', 'l1_loss: route is "cuda"; allowed: python, plugin, native'),
 ])
 def test_what_is_wrong_is_said_at_once(arguments, message):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import warnings
@@ -499,15 +500,53 @@ def test_a_missing_loss_weight_is_told_once(make_solver, steps, options):
     assert loss_weight_warnings(caught) == ['L1LossLayer "mae": ' + FORGOTTEN]
 
 
-def test_a_missing_loss_weight_beside_another_loss_is_told_where_a_branch_learns_nothing(
-        make_solver):
-    other = ('layer { name: "l2" type: "EuclideanLoss" bottom: "p" bottom: "y" top: "l2" }\n')
-    text = DATA + inner_product("trunk", "x", 3) + inner_product("p", "trunk") + other
-    solver = make_solver(text + inner_product("q", "trunk") + loss_layer(["q", "y"]))
+FROZEN = DATA + inner_product("p", "x") + inner_product("q", "x").replace(
+    "bottom:", "param { lr_mult: 0 } param { lr_mult: 0 } bottom:", 1)
+
+
+def test_a_metric_of_a_branch_that_is_frozen_is_no_reason_to_warn(make_solver):
+    other = 'layer { name: "l2" type: "EuclideanLoss" bottom: "p" bottom: "y" top: "l2" }\n'
+    solver = make_solver(FROZEN + other + loss_layer(["q", "y"], "loss_weight: 0"))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         solver.step(3)
-    assert loss_weight_warnings(caught) == ['L1LossLayer "mae": ' + FORGOTTEN]
+    assert not caught
+
+
+def test_a_net_that_the_garbage_collector_does_not_show_is_no_reason_to_warn(make_net):
+    text = input_layer("x", (2, 3)) + input_layer("y", (2, 3))
+    net = make_net(text + loss_layer("xy", top="e", reduction="NONE") + FURTHER)
+    gc.freeze()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(3):
+            net.forward()
+    gc.unfreeze()
+    assert not caught
+
+
+class Stranger(caffe.SGDSolver):
+    """A class of somebody else's, which raises what it likes."""
+
+    @property
+    def net(self):
+        raise KeyError("net")
+
+
+def test_a_class_that_raises_anything_stops_no_other_net(make_solver, make_net, tmp_path):
+    make_solver(DATA + inner_product("p", "x") + loss_layer(["p", "y"], "loss_weight: 1"))
+    stranger = Stranger(str(tmp_path / "solver.prototxt"))
+    net = make_net(input_layer("x", (2, 3)) + input_layer("y", (2, 3)) + loss_layer("xy"))
+    assert net.forward()["loss"] == 0
+    assert isinstance(stranger, caffe.SGDSolver)
+
+
+def test_a_layer_that_has_its_loss_weight_looks_for_no_net(make_net, monkeypatch):
+    monkeypatch.setattr(gc, "get_objects", lambda: pytest.fail("looked at all objects"))
+    text = input_layer("x", (2, 3)) + input_layer("y", (2, 3))
+    for phase in (caffe.TRAIN, caffe.TEST):
+        make_net(text + loss_layer("xy", "loss_weight: 1"), phase).forward()
+    make_net(text + loss_layer("xy"), caffe.TEST).forward()
 
 
 FED = 'layer { name: "fed" type: "Power" bottom: "loss" top: "fed" power_param { scale: 2 } %s }\n'

@@ -269,7 +269,7 @@ def test_json_has_one_shape_on_every_verb(caffe, tmp_path):
 
 
 def test_the_readme_names_the_keys_of_json_and_every_exit_code(caffe):
-    readme = (REPO / "README.md").read_text(encoding="utf-8")
+    readme = (REPO / "scripts" / "README.md").read_text(encoding="utf-8")
     keys, codes = (re.findall(r"`([^`]+)`", " ".join(re.findall(r"^\|([^|]*)\|", table, re.M)))
                    for table in re.findall(r"^\| (?:key|exit code) \|.*?\n\n", readme, re.M | re.S))
     assert keys == list(kit("status", caffe, "--json").json)

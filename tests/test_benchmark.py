@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -82,8 +83,24 @@ def test_ratios_are_times_over_the_native_layers():
     assert "| the article's layer | 3.0 ms (3.0x) | 9.0 ms (4.5x) |" in table.markdown(result)
 
 
-def test_the_readmes_table_is_that_of_the_figures():
-    assert table.markdown(json.loads(FIGURES.read_text())) in (REPO / "README.md").read_text()
+def test_the_tables_of_the_readmes_are_those_of_the_figures():
+    made = table.markdown(json.loads(FIGURES.read_text()))
+    assert made in (REPO / "scripts" / "README.md").read_text()
+    short = speed_table("README.md")
+    assert len(short) > 4 and set(short) <= set(made.splitlines())
+    assert [numbers_of(row) for row in speed_table("README.zh-CN.md")] == list(
+        map(numbers_of, short))
+
+
+def speed_table(readme: str) -> list:
+    """Those of its tables' rows that hold milliseconds, and the head of their table."""
+    text = (REPO / readme).read_text(encoding="utf-8")
+    [found] = [table for table in text.split("\n\n") if " ms (" in table]
+    return found.splitlines()
+
+
+def numbers_of(row: str) -> list:
+    return re.findall(r"\d[\d,.]*", row)
 
 
 @pytest.mark.parametrize("arguments, problem", [

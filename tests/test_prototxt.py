@@ -12,7 +12,7 @@ from environment import seeing
 
 REPO = Path(__file__).resolve().parent.parent
 NETS = sorted(path for path in REPO.rglob("*.prototxt")
-              if path.relative_to(REPO).parts[0] != "build")
+              if path.relative_to(REPO).parts[0] != "build" and path.stem != "solver")
 TRAINED = [path for path in NETS if path.stem != "deploy"]
 BOTH = sorted({path.stem.rsplit("_", 1)[0] for path in TRAINED})
 

@@ -25,7 +25,7 @@ def render(result: dict) -> str:
     return "\n".join(lines)
 
 
-# The rows of the README's table: whose figure it is, and what it is called there.
+# The rows of the table in scripts/README.md: whose figure it is, and what it is called there.
 SHORT = {
     "native": "native layer", "plugin": "plugin",
     "limit": "the memory: reading both arrays; memcpy of both", "article": "the article's layer",
@@ -34,7 +34,7 @@ SHORT = {
 
 
 def markdown(result: dict) -> str:
-    """The largest size in float, for the README."""
+    """The largest size in float, for scripts/README.md."""
     row = max((row for row in result["rows"] if row["dtype"] == "float32"),
               key=lambda row: row["count"])
     native = row["seconds"]["native"]
@@ -49,10 +49,10 @@ def markdown(result: dict) -> str:
     errors, beside = result["relative_errors_of_1e8_floats"], result["bytes_beside_the_blobs"]
     return "\n".join([
         *lines, "",
-        f"{result['processor']}, {result['date']}; in brackets over the native layer. Error of the "
-        f"native layer at 100,000,000", f"floats: {errors['forward']:.0e} of the loss, "
+        f"{result['processor']}, {result['date']}; in brackets relative to the native layer. "
+        "Error of the native layer at", f"100,000,000 floats: {errors['forward']:.0e} of the loss, "
         f"{errors['backward']:.0f} of the gradients. Memory beside the blobs: native "
-        f"{beside['native']:.0f} bytes per", f"element, the article's {beside['article']:.0f}, "
+        f"{beside['native']:.0f} bytes", f"per element, the article's {beside['article']:.0f}, "
         f"Python layer {beside['python']:.0f}, plain numpy {beside['numpy']:.0f}."])
 
 

@@ -143,13 +143,15 @@ def report(results: list[dict]) -> None:
     print(f"\nEngel's 235 households: food = intercept + slope * income\n\n"
           f"{engel.table(results, optimum)}\n", flush=True)
     file = OUTPUT / "engel.png"
-    picture.draw(results, optimum, str(file))
+    picture.draw(picture.shown(results), optimum, str(file))
     print(f"picture: {file}")
     problem = engel.verdict(results, optimum)
     if problem:
         raise DemoFailed(problem)
     print("every L1 route is within 1 % of the optimum, and they agree to 1e-4"
           if len(results) > 1 else "the Python layer is within 1 % of the optimum")
+    print("next: scripts/doctor.py says which routes work on your machine; the quick starts in "
+          "README.md put the loss into your own net")
 
 
 if __name__ == "__main__":

@@ -3,19 +3,37 @@
 #
 #   scripts/demo.sh                   everything: about 8 minutes on 2 cores, the first time
 #   scripts/demo.sh --quick           stock Caffe and the Python layer only
+#   scripts/demo.sh --picture FILE    everything, and the picture goes to FILE too
 #   CAFFE_ROOT=/path scripts/demo.sh  with a copy of your own checkout, and your own Python
 #
 # On a fresh Debian machine it sets up what it needs.
 set -euo pipefail
+here=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-for argument in "$@"; do
-  case $argument in
-    -h | --help) sed -n '2,8s/^# \{0,1\}//p' scripts/demo.sh; exit ;;
-    --quick) ;;
-    *) echo "demo: unknown option '$argument'; use --quick, or nothing" >&2; exit 2 ;;
+picture= options=()
+while [ $# -gt 0 ]; do
+  case $1 in
+    -h | --help) sed -n '2,9s/^# \{0,1\}//p' scripts/demo.sh; exit ;;
+    --quick) options=(--quick) ;;
+    --picture)
+      picture=$(cd "$here" && realpath -m -- "${2-}" 2>/dev/null) || picture=
+      [ -n "$picture" ] && [ -d "${picture%/*}/" ] && [ ! -d "$picture" ] || {
+        echo "demo: --picture '${2-}': no file can be written there; fix: name another" >&2
+        exit 2
+      }
+      shift ;;
+    *) echo "demo: unknown option '$1'; use --quick, --picture FILE, or nothing" >&2; exit 2 ;;
   esac
+  shift
 done
+
+# Runs the demo, by this command.
+demo() {
+  "$@" python3 scripts/demo.py "${options[@]}"
+  [ -z "$picture" ] || cp build/demo/engel.png "$picture"
+  exit
+}
 
 if [ -n "${CAFFE_ROOT-}" ]; then
   [ -f "$CAFFE_ROOT/src/caffe/proto/caffe.proto" ] || {
@@ -24,11 +42,11 @@ if [ -n "${CAFFE_ROOT-}" ]; then
     exit 2
   }
   export CAFFE_L1_WORK=${CAFFE_L1_WORK:-${XDG_CACHE_HOME:-$HOME/.cache}/caffe-l1-loss/work}
-  exec python3 scripts/demo.py "$@"
+  demo env
 fi
 # A pycaffe of the user's own takes the place of the sandbox, where nothing is to be built.
-if [ "${1-}" = --quick ] && python3 -c 'import caffe; caffe.Net' 2>/dev/null; then
-  exec python3 scripts/demo.py "$@"
+if [ ${#options[@]} != 0 ] && python3 -c 'import caffe; caffe.Net' 2>/dev/null; then
+  demo env
 fi
 scripts/host_packages.sh $(scripts/sandbox.sh packages)
-exec scripts/sandbox.sh run python3 scripts/demo.py "$@"
+demo scripts/sandbox.sh run

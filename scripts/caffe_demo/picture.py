@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import matplotlib
 
 matplotlib.use("Agg")
@@ -15,17 +17,27 @@ STYLES = {"python": ("#1f77b4", "-", 2.5), "plugin": ("#17becf", "--", 2.0),
           "native": ("#2ca02c", ":", 3.0), "euclidean": ("#d62728", "-", 1.5)}
 
 
-def draw(results: list[dict], optimum: engel.Line, file: str) -> None:
+def shown(results: list[dict]) -> dict:
+    """What the picture shows of the results, by route, to fewer digits than a pixel tells."""
+    return {result["name"]: dict(intercept=round(result["intercept"], 3),
+                                 slope=round(result["slope"], 5),
+                                 curve=[[step, round(mean, 2)] for step, mean in result["curve"]])
+            for result in results}
+
+
+def draw(results: dict, optimum: engel.Line, file: str) -> None:
+    """Draw what shown() returns, and keep it in the file as text: it tells whether that is stale."""
     income, food = engel.load()
+    titles = {route.name: route.title for route in engel.ROUTES}
     figure, (left, right) = plt.subplots(1, 2, figsize=(13, 5.2))
     left.scatter(income, food, s=12, color="0.6", edgecolors="none", label="235 households")
     ends = np.array([income.min(), income.max()])
-    for result in results:
-        color, style, width = STYLES[result["name"]]
+    for name, result in results.items():
+        color, style, width = STYLES[name]
         left.plot(ends, result["intercept"] + result["slope"] * ends, style, color=color,
-                  linewidth=width, label=result["title"])
+                  linewidth=width, label=titles[name])
         right.plot(*zip(*result["curve"]), style, color=color, linewidth=width,
-                   label=result["title"])
+                   label=titles[name])
     least = engel.mean_absolute(optimum, income, food)
     left.plot(ends, optimum.intercept + optimum.slope * ends, color="k", linewidth=0.8,
               label="least absolute deviations (LP)")
@@ -40,5 +52,5 @@ def draw(results: list[dict], optimum: engel.Line, file: str) -> None:
         axis.spines["top"].set_visible(False)
         axis.spines["right"].set_visible(False)
     figure.tight_layout()
-    figure.savefig(file, dpi=120)
+    figure.savefig(file, dpi=80, metadata={"Description": json.dumps(results)})
     plt.close(figure)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,8 +11,9 @@ from pathlib import Path
 import demo
 import numpy as np
 import pytest
-from caffe_demo import engel
+from caffe_demo import engel, picture
 from patch_support import make_checkout
+from PIL import Image
 
 REPO = Path(__file__).resolve().parent.parent
 
@@ -65,12 +67,57 @@ def test_the_quick_demo_reaches_the_optimum_in_a_stock_caffe():
     income, food = engel.load()
     line = engel.Line(intercept, slope)
     assert mean_absolute == pytest.approx(engel.mean_absolute(line, income, food), abs=1e-2)
-    picture = REPO / "build" / "demo" / "engel.png"
-    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert done.stdout.splitlines()[-1].startswith("next: scripts/doctor.py ")
+    [quick] = kept_in(REPO / "build" / "demo" / "engel.png").values()
+    kept = kept_in(PICTURE)["python"]
+    assert np.array(quick["curve"]) == pytest.approx(np.array(kept["curve"]), rel=1e-3), STALE
+
+
+PICTURE = REPO / "scripts" / "demo.png"
+STALE = "stale; fix: scripts/demo.sh --picture scripts/demo.png"
+
+
+def kept_in(file: Path) -> dict:
+    """The figures that a picture was drawn from."""
+    with Image.open(str(file)) as image:
+        return json.loads(image.text["Description"])
+
+
+def test_the_picture_of_the_readme_is_drawn_as_today(tmp_path):
+    """From its own figures, which the quick demo above compares with new ones."""
+    kept = kept_in(PICTURE)
+    assert list(kept) == [route.name for route in engel.ROUTES], STALE
+    optimum = engel.least_absolute_deviations(*engel.load())
+    assert engel.verdict([dict(result, name=name) for name, result in kept.items()], optimum) == ""
+    picture.draw(kept, optimum, str(tmp_path / "again.png"))
+    with Image.open(str(PICTURE)) as old, Image.open(str(tmp_path / "again.png")) as new:
+        if old.text["Software"] != new.text["Software"]:
+            pytest.skip("another matplotlib draws other pixels; leave CAFFE_ROOT unset")
+        same = old.size == new.size and old.tobytes() == new.tobytes()
+    assert same, STALE
+
+
+@pytest.mark.parametrize("name", ["", "/no/folder/demo.png", "/tmp"])
+def test_a_picture_that_cannot_be_written_is_said_at_once(name):
+    done = subprocess.run([str(REPO / "scripts" / "demo.sh"), "--picture", name],
+                          env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"demo: --picture '{name}': no file can be written there; fix: name another\n")
+
+
+def test_the_picture_goes_where_it_is_told_to(tmp_path):
+    """Relative to where one stands."""
+    done = subprocess.run([str(REPO / "scripts" / "demo.sh"), "--quick", "--picture", "here.png"],
+                          cwd=str(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          env={name: value for name, value in os.environ.items()
+                               if name != "CAFFE_ROOT"}, text=True)
+    assert done.returncode == 0, done.stdout
+    assert list(kept_in(tmp_path / "here.png")) == ["python"]
 
 
 @pytest.mark.parametrize("arguments, environment, code, line", [
-    (["--fast"], {}, 2, "demo: unknown option '--fast'; use --quick, or nothing"),
+    (["--fast"], {}, 2, "demo: unknown option '--fast'; use --quick, --picture FILE, or nothing"),
     ([], {"CAFFE_ROOT": "/nowhere"}, 2,
      "demo: /nowhere/src/caffe/proto/caffe.proto is missing; fix: set CAFFE_ROOT to a source "
      "checkout of Caffe"),

@@ -26,7 +26,7 @@ def shown(results: list[dict]) -> dict:
 
 
 def draw(results: dict, optimum: engel.Line, file: str) -> None:
-    """Draw what shown() returns, and keep it in the file as text: it tells whether that is stale."""
+    """Draw what shown() returns; the file keeps it as text, which tells whether it is stale."""
     income, food = engel.load()
     titles = {route.name: route.title for route in engel.ROUTES}
     figure, (left, right) = plt.subplots(1, 2, figsize=(13, 5.2))
@@ -45,7 +45,7 @@ def draw(results: dict, optimum: engel.Line, file: str) -> None:
     left.set(xlabel="income, francs a year", ylabel="food expenditure, francs a year",
              title="What the nets learned")
     right.set(xlabel="iteration", ylabel="mean |r|, francs", title="How they learned it",
-              ylim=(least * 0.95, least * 2.2))
+              xlim=(0, 500), ylim=(least * 0.95, least * 2.2))
     for axis in (left, right):
         axis.grid(alpha=0.25)
         axis.legend(fontsize=9, frameon=False)

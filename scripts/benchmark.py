@@ -82,7 +82,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--json", metavar="FILE", type=new_file,
                         help="write all figures there too")
     parser.add_argument("--markdown", metavar="FILE", type=Path,
-                        help="measure nothing; print the table of scripts/README.md from such a file")
+                        help="measure nothing; print such a file as the table in scripts/README.md")
     parser.add_argument("--plot", metavar="FILE.png", type=new_file, help="draw time over size")
     parser.add_argument("--counts", metavar="N", type=positive, nargs="+", default=COUNTS,
                         help="numbers of elements (default: 1,024 to 33,554,432)")

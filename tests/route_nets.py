@@ -33,11 +33,13 @@ class Meaning(NamedTuple):
 def options_of(draw) -> tuple:
     """What they mean, and each as text format and JSON spell it."""
     meaning, text, spelled = {}, [], []
-    for name in draw(st.permutations(["reduction", "axis", "ignore_label", "nonfinite"])):
-        if not draw(st.booleans()):
-            continue
+    names = draw(st.permutations(["reduction", "axis", "ignore_label", "nonfinite"]))
+    names = names[:draw(st.integers(0, 4))]
+    if "axis" in names and "reduction" not in names:  # axis is for NONE alone
+        names.append("reduction")
+    for name in names:
         if name == "reduction":
-            value = draw(st.sampled_from(REDUCTIONS))
+            value = "NONE" if "axis" in names else draw(st.sampled_from(REDUCTIONS))
             number = draw(st.booleans()) and draw(st.booleans())
             shown = str(REDUCTIONS.index(value)) if number else value
             add = ("reduction", value, shown, json.dumps(value))

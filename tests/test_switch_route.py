@@ -243,23 +243,17 @@ REFUSED = {
     "layer { type: 'L1Loss' l1_loss_param { reductoin: SUM } }": (
         1, 40, 'l1_loss_param has no field "reductoin" that the other routes know; fix: use red'),
     "layer { type: 'L1Loss' l1_loss_param { reduction: MAEN } }": (
-        1, 40, 'option "reduction" is MAEN; fix: use BATCHMEAN, MEAN, SUM, VALID_MEAN, WEIGHTED_M'),
+        1, 40, 'option "reduction" is "MAEN"; allowed: BATCHMEAN, MEAN, SUM, VALID_MEAN, WEIGHTE'),
     "layer { type: 'L1Loss' l1_loss_param { ignore_label: inf } }": (
-        1, 40, 'option "ignore_label" is inf; fix: use a number'),
+        1, 40, 'option "ignore_label" is inf; allowed: a finite number'),
     "layer { type: 'L1Loss' l1_loss_param { axis: 1.5 } }": (
-        1, 40, 'option "axis" is 1.5; fix: use an integer'),
+        1, 40, 'option "axis" is 1.5; allowed: an integer'),
+    "layer { type: 'L1Loss' l1_loss_param { ignore_nonfinite_target: true axis: 1 } }": (
+        1, 70, 'option "axis" needs "reduction": "NONE", not "BATCHMEAN"'),
+    "layer { type: 'L1Loss' loss_param { normalization: FULL }\n l1_loss_param { axis: 1 } }": (
+        2, 18, 'option "axis" needs "reduction": "NONE", not "MEAN"'),
     "layer { type: 'L1Loss' l1_loss_param: 3 }": (
         1, 24, '"l1_loss_param" takes fields in brackets; fix: '),
-    "layer { type: 'L1Loss' python_param { param_str: '{' } }": (
-        1, 39, "param_str is not valid JSON ("),
-    "layer { type: 'L1Loss' python_param { param_str: '[]' } }": (
-        1, 39, "param_str is no JSON object; fix: "),
-    "layer { type: 'L1Loss' python_param { param_str: '{\"a\": 1}' } }": (
-        1, 39, 'unknown option "a"; fix: use one of reduction, axis, ignore_label, ignore_nonf'),
-    "layer { type: 'L1Loss' python_param { param_str: '{\"axis\": true}' } }": (
-        1, 39, 'option "axis" is true; fix: use an integer'),
-    "layer { type: 'L1Loss' python_param { param_str: '{\"axis\": 1, \"axis\": 2}' } }": (
-        1, 39, 'option "axis" is given twice; fix: '),
     "layer { type: 'L1Loss' loss_param { normalization: FULL } "
     "python_param { param_str: '{\"reduction\": \"SUM\"}' } }": (
         1, 59, 'loss_param makes "reduction" MEAN, the layer\'s own options say SUM; a Python '),
@@ -296,34 +290,9 @@ def test_a_python_layer_whose_loss_param_says_the_same():
 
 # ---- What is deep or long ----------------------------------------------------
 
-def plugin_layer(param_str: str) -> bytes:
-    return f"layer {{ type: 'L1Loss' python_param {{ param_str: '{param_str}' }} }}".encode()
-
-
-@pytest.mark.parametrize("deep", [
-    "[" * 100000, "[" * 100000 + "]" * 100000, '{"axis": ' + "[" * 100000,
-    '{"axis":' * 100000 + "1" + "}" * 100000], ids=["open", "closed", "in an option", "objects"])
-def test_deep_json_is_refused(deep):
-    with pytest.raises(Problem, match="param_str is nested too deeply; fix: write an object"):
-        switch(plugin_layer(deep), "native")
-
-
-@pytest.mark.parametrize("opening, closing", ["[]", ('{"a":', "}")], ids=["arrays", "objects"])
-def test_json_that_is_read_but_too_deep_to_be_shown(opening, closing):
-    """Not all that Python can read it can write."""
-    for depth in range(100, 1000, 20):
-        with pytest.raises(Problem, match="nested too deeply|option \"axis\" is"):
-            switch(plugin_layer(f'{{"axis": {opening * depth}1{closing * depth}}}'), "native")
-
-
-@pytest.mark.parametrize("text", [
-    plugin_layer('{"%s": 1}' % ("x" * 10000)), plugin_layer('{"axis": "%s"}' % ("x" * 10000)),
-    b"layer { name: 'a' %s }" % (b"x" * 10000),
-    b"layer { type: 'L1Loss' l1_loss_param { axis: %s } }" % (b"x" * 10000)],
-    ids=["name in JSON", "value in JSON", "field", "value"])
-def test_a_message_is_short_whatever_is_in_the_net(text):
+def test_a_message_is_short_whatever_is_in_the_net():
     with pytest.raises(Problem) as error:
-        switch(text, "python")
+        switch(b"layer { name: 'a' %s }" % (b"x" * 10000), "python")
     assert len(str(error.value)) < 250
 
 

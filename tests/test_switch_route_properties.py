@@ -13,12 +13,15 @@ from caffe_kit.payload import message_text
 from caffe_kit.proto_edit import insert
 from caffe_kit.protoc import parse
 from caffe_kit.record import addition
+from caffe_route.cli import main
 from caffe_route.layer import ROUTES
 from caffe_route.switch import switch
 from google.protobuf import text_format
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from param_str_cases import ACCEPTED, REFUSED
 from route_nets import REDUCTIONS, drawn_nets
+from test_param_str import c_escaped
 
 FUZZ = settings(deadline=None, max_examples=200, suppress_health_check=list(HealthCheck))
 DEFAULTS = {"reduction": "BATCHMEAN", "axis": None, "ignore_label": None,
@@ -64,13 +67,42 @@ def test_every_spelling_means_the_same_to_caffe(caffe_pb2, net, first, second):
 @settings(FUZZ, max_examples=60)
 @given(net=drawn_nets(), to=st.sampled_from(ROUTES))
 def test_caffes_own_parser_reads_what_comes_out(caffe_pb2, net, to):
-    """protoc reads text format by the same C++ as Caffe."""
+    assert len(ours(protoc(switch(net[1], to).data, caffe_pb2))) == len(net[2])
+
+
+def protoc(data: bytes, caffe_pb2):
+    """The net as protoc reads it: by the same C++ as Caffe."""
     folder = Path(caffe_pb2.__file__).parent
     done = subprocess.run(["protoc", "--encode=patched_caffe.NetParameter", "patched_caffe.proto"],
-                          cwd=folder, input=switch(net[1], to).data, capture_output=True)
+                          cwd=folder, input=data, capture_output=True)
     assert done.returncode == 0, done.stderr
-    message = caffe_pb2.NetParameter.FromString(done.stdout)
-    assert len(ours(message)) == len(net[2])
+    return caffe_pb2.NetParameter.FromString(done.stdout)
+
+
+@pytest.mark.parametrize("opening", [
+    'type: "Python" python_param { module: "l1_loss_layer" layer: "L1LossLayer"',
+    'type: "L1Loss" python_param {'], ids=["python", "plugin"])
+class TestParamStr:
+    """switch_route reads what the layers read, and refuses the rest in their words."""
+
+    def test_each_that_is_accepted_is_switched_with_its_meaning(self, opening, caffe_pb2):
+        net = "\n".join(f"layer {{ {opening} param_str: '{c_escaped(text)}' }} }}"
+                        for text, _ in ACCEPTED).encode()
+        expected = [{**DEFAULTS, **meaning} for _, meaning in ACCEPTED]
+        for route in ROUTES:
+            layers = ours(protoc(switch(net, route).data, caffe_pb2))
+            assert [options_of(layer, route) for layer in layers] == expected
+
+    def test_each_that_is_refused_is_refused_in_one_line(self, opening, tmp_path, capfd):
+        net = tmp_path / "net.prototxt"
+        for text, words in REFUSED:
+            before = f"layer {{ {opening} param_str: '{c_escaped(text)}' }} }}"
+            net.write_text(before)
+            where = f"{net}:1:{before.index('param_str') + 1}"
+            for route in ROUTES:
+                assert main([str(net), "--to", route, "--in-place"]) == 1
+                assert capfd.readouterr() == ("", f"switch_route: {where}: {words}\n")
+            assert net.read_text() == before
 
 
 @FUZZ
@@ -112,15 +144,7 @@ def options_of(layer, route: str) -> dict:
         if "reduction" in found:
             found["reduction"] = REDUCTIONS[found["reduction"]]
         return {**DEFAULTS, **found}
-    text = layer.python_param.param_str
-    return {**DEFAULTS, **read_json(text)}
-
-
-def read_json(text: str) -> dict:
-    """By the Python layer, but for axis, which it has only with NONE."""
-    pairs = l1_loss.json.loads(text.strip() or "{}", object_pairs_hook=l1_loss._named_once)
-    l1_loss.check_options(**{**pairs, "axis": None})
-    return {name: value for name, value in pairs.items() if value is not None}
+    return l1_loss.read_options(layer.python_param.param_str)._asdict()
 
 
 def rest(data: bytes, caffe_pb2) -> str:

@@ -106,13 +106,16 @@ def read(text: bytes) -> Layer:
     own, added_weight = parts.own(block, route)
     content = parts.note_before(own) if block else own
     start = parts.end_before(content)
+    given = read_options(block)
+    said = options.of_loss_param(message(older)) if older else {}
+    if block and "axis" in given:
+        options.check_axis(given if route == "python" else {**said, **given}, place_of_axis(block))
     return Layer(
         text=text, route=route, type=(kind.start, kind.end),
         region=(start, block.end if block else start), content=content, own=own, block=block,
         last=not block or not text[block.end : -1].strip(),
         added_weight=added_weight, has_weight=find(fields, "loss_weight") is not None,
-        options=read_options(block),
-        older=options.of_loss_param(message(older)) if older else {},
+        options=given, older=said,
         comments=tuple(c.text for c in comments if block and block.start < c.start < block.end))
 
 
@@ -136,6 +139,11 @@ def read_options(block: Field | None) -> Options:
     if block.name == "python_param":
         return options.of_python_param(message(block))
     return options.of_l1_loss_param(message(block))
+
+
+def place_of_axis(block: Field) -> int:
+    name = "param_str" if block.name == "python_param" else "axis"
+    return next(field.start for field in message(block) if field.name == name)
 
 
 def message(field: Field) -> tuple[Field, ...]:

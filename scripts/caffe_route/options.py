@@ -1,6 +1,7 @@
 """The options of an L1 layer, read from and written to JSON and text format.
 
-Numbers stay spelled as they are wherever both have that spelling.
+param_str is read as python_layer/l1_loss.py reads it, which needs numpy: tests/param_str_cases.py
+holds both to the same meanings and the same words.
 """
 
 from __future__ import annotations
@@ -8,37 +9,77 @@ from __future__ import annotations
 import json
 import math
 import re
-from typing import Dict
+from typing import Any, Dict
 
-from .errors import Problem, short
+from .errors import Problem
 from .text_format import Field, Value, unescaped
 
 REDUCTIONS = ("BATCHMEAN", "MEAN", "SUM", "VALID_MEAN", "WEIGHTED_MEAN", "NONE")
-KINDS = {"reduction": ", ".join(REDUCTIONS), "axis": "an integer", "ignore_label": "a number",
-         "ignore_nonfinite_target": "true or false"}
-CAMEL_CASE = {"ignoreLabel": "ignore_label", "ignoreNonfiniteTarget": "ignore_nonfinite_target"}
-JSON_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?\Z")
+ALLOWED = {"reduction": ", ".join(REDUCTIONS), "axis": "an integer",
+           "ignore_label": "a finite number", "ignore_nonfinite_target": "true or false"}
+NAMES = {re.sub("_(.)", lambda match: match.group(1).upper(), name): name for name in ALLOWED}
 TRUE, FALSE = ("true", "True", "t", "1"), ("false", "False", "f", "0")
 
 # What Caffe's own loss_param says, in our words; numbers are protobuf's of the same names.
 NORMALIZATIONS = {"FULL": "MEAN", "VALID": "VALID_MEAN", "BATCH_SIZE": "BATCHMEAN", "NONE": "SUM",
                   "0": "MEAN", "1": "VALID_MEAN", "2": "BATCHMEAN", "3": "SUM"}
 
-Options = Dict[str, str]  # name: value, as text format and JSON have it, but without quotes
+Options = Dict[str, Any]  # a str, int, float or bool by its name, in the order of the net
 
 
-class Number(str):
-    """A number of JSON, as it is spelled."""
+class Number(float):
+    """A number, and how it was written."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+
+class Integer(Number):
+    """One without fraction and exponent."""
 
 
 def to_json(options: Options) -> bytes:
-    pairs = [f'"{name}": "{value}"' if name == "reduction" else f'"{name}": {value}'
-             for name, value in options.items()]
-    return f"{{{', '.join(pairs)}}}".encode()
+    return json.dumps(options).encode()
 
 
 def to_text_format(options: Options) -> bytes:
-    return " ".join(f"{name}: {value}" for name, value in options.items()).encode()
+    return " ".join(f"{name}: {value if name == 'reduction' else json.dumps(value)}"
+                    for name, value in options.items()).encode()
+
+
+def checked(given: dict[str, Any], offset: int) -> Options:
+    """The options of these values, of which None is the default."""
+    given = {name: value for name, value in given.items() if value is not None}
+    for name, allowed in ALLOWED.items():
+        if name in given and not is_right(name, given[name]):
+            raise Problem(f'option "{name}" is {shown(given[name])}; allowed: {allowed}', "",
+                          offset)
+    return {name: plain(value) for name, value in given.items()}
+
+
+def is_right(name: str, value: Any) -> bool:
+    if name == "reduction":
+        return value in REDUCTIONS
+    if name == "axis":
+        return isinstance(value, Integer) and -2**31 <= value < 2**31
+    if name == "ignore_label":
+        return isinstance(value, Number) and math.isfinite(value)
+    return isinstance(value, bool)
+
+
+def plain(value: Any) -> Any:
+    """A number in its shortest spelling."""
+    if not isinstance(value, Number):
+        return value
+    return int(value) if value.is_integer() and abs(value) < 2**53 else float(value)
+
+
+def shown(value: Any) -> str:
+    if isinstance(value, Number):
+        return value.text
+    if isinstance(value, (tuple, list)):
+        return "{...}" if isinstance(value, tuple) else "[...]"
+    return json.dumps(value)
 
 
 # ---- from param_str ----------------------------------------------------------
@@ -52,89 +93,64 @@ def of_python_param(fields: tuple[Field, ...]) -> Options:
 
 
 def of_param_str(text: str, offset: int) -> Options:
+    given: dict[str, Any] = {}
+    for written, value in read_object(text.strip(" \t\r\n") or "{}", offset):
+        name = NAMES.get(written, written)
+        if name not in ALLOWED:
+            raise Problem(f"unknown option {json.dumps(written)}; allowed: {', '.join(ALLOWED)}",
+                          "", offset)
+        if name in given:
+            raise Problem(f'option "{name}" is given twice', "give it once", offset)
+        given[name] = value
+    return checked(given, offset)
+
+
+def read_object(text: str, offset: int) -> tuple[tuple[str, Any], ...]:
     try:
-        return of_json(text, offset)
-    except RecursionError:
-        raise Problem("param_str is nested too deeply", "write an object such as "
-                      '{"reduction": "MEAN"}', offset) from None
+        found = json.loads(text, parse_int=Integer, parse_float=Number,
+                           parse_constant=refuse_constant, object_pairs_hook=tuple)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, tuple):
+        raise Problem('param_str is not valid JSON; allowed: an object such as '
+                      '{"reduction": "MEAN"}', "", offset)
+    return found
 
 
-def of_json(text: str, offset: int) -> Options:
-    try:
-        pairs = json.loads(text.strip() or "{}", object_pairs_hook=tuple, parse_int=Number,
-                           parse_float=Number)
-    except ValueError as error:
-        raise Problem(f"param_str is not valid JSON ({error})", "write an object such as "
-                      '{"reduction": "MEAN"}', offset) from None
-    if not isinstance(pairs, tuple):
-        raise Problem("param_str is no JSON object", 'write one, such as {"reduction": "MEAN"}',
-                      offset)
-    return of_pairs(pairs, offset)
-
-
-def of_pairs(pairs: tuple[tuple[str, object], ...], offset: int) -> Options:
-    options: Options = {}
-    for given, value in pairs:
-        name = CAMEL_CASE.get(given, given)
-        if name not in KINDS:
-            raise Problem(f'unknown option "{short(given)}"', f"use one of {', '.join(KINDS)}",
-                          offset)
-        if name in options:
-            raise Problem(f'option "{name}" is given twice', "remove one", offset)
-        if value is not None:  # null is the default
-            options[name] = of_json_value(name, value, offset)
-    return options
-
-
-def of_json_value(name: str, value: object, offset: int) -> str:
-    right = {
-        "reduction": isinstance(value, str) and value in REDUCTIONS,
-        "axis": isinstance(value, Number) and re.match(r"-?[0-9]+\Z", value) is not None,
-        "ignore_label": isinstance(value, Number),
-        "ignore_nonfinite_target": isinstance(value, bool),
-    }[name]
-    if not right:
-        raise wrong(name, json.dumps(value), offset)
-    return json.dumps(value) if isinstance(value, bool) else str(value)
+def refuse_constant(name: str) -> None:
+    raise ValueError(f"JSON has no {name}")
 
 
 # ---- from l1_loss_param ------------------------------------------------------
 
 def of_l1_loss_param(fields: tuple[Field, ...]) -> Options:
-    check(fields, tuple(KINDS), "l1_loss_param")
-    return {field.name: of_field(field) for field in fields}
+    check(fields, tuple(ALLOWED), "l1_loss_param")
+    options: Options = {}
+    for field in fields:
+        options.update(checked({field.name: of_word(field)}, field.start))
+    return options
 
 
-def of_field(field: Field) -> str:
+def of_word(field: Field) -> Any:
+    """The value as JSON has it, whose numbers and words are fewer: none as 0x10, 1f, .5 and t."""
     text = word(field)
     if field.name == "reduction":
-        numbers = dict(zip(map(str, range(len(REDUCTIONS))), REDUCTIONS))
-        text = numbers.get(text, text)
-        right = text in REDUCTIONS
-    elif field.name == "ignore_nonfinite_target":
-        right = text in TRUE + FALSE
-        text = "true" if text in TRUE else "false" if right else text
-    else:
-        text, right = number(text, field.name == "axis")
-    if not right:
-        raise wrong(field.name, text, field.start)
-    return text
+        return dict(zip("012345", REDUCTIONS)).get(text, text)
+    if field.name == "ignore_nonfinite_target":
+        return text in TRUE if text in TRUE + FALSE else text
+    return number(text)
 
 
-def number(text: str, whole: bool) -> tuple[str, bool]:
-    """A number as JSON spells it, and whether it is one: JSON has no 0x10, 1f, .5 or inf."""
-    if JSON_NUMBER.match(text) and not (whole and re.search("[.eE]", text)):
-        return text, True
+def number(text: str) -> Any:
     try:
-        if whole:
-            digits = text.lstrip("-")
-            octal = re.match("0[0-7]+\\Z", digits)
-            size = int(digits, 8 if octal else 0)
-            return str(-size if text.startswith("-") else size), True
-        value = float(text.rstrip("fF") if not text.lower().endswith("inf") else text)
-        return repr(value), math.isfinite(value)
+        octal = re.match("-?0[0-7]+\\Z", text)
+        return Integer(str(int(text, 8 if octal else 0)))
     except ValueError:
-        return text, False
+        pass
+    try:
+        return Number(re.sub("(?<=[0-9.])[fF]\\Z", "", text))
+    except ValueError:
+        return text
 
 
 # ---- from loss_param ---------------------------------------------------------
@@ -152,25 +168,26 @@ def of_loss_param(fields: tuple[Field, ...]) -> Options:
     elif "normalize" in given:
         options["reduction"] = "VALID_MEAN" if given["normalize"] in TRUE else "BATCHMEAN"
     if "ignore_label" in given:
-        options["ignore_label"] = number(given["ignore_label"], True)[0]
+        options["ignore_label"] = plain(number(given["ignore_label"]))
     return options
 
+
+# ---- both --------------------------------------------------------------------
 
 def merged(own: Options, loss_param: Options, offset: int) -> Options:
     """Both together, or Problem where they contradict each other."""
     for name, value in loss_param.items():
-        if name in own and not same(own[name], value):
+        if own.get(name, value) != value:
             raise Problem(
                 f'loss_param makes "{name}" {value}, the layer\'s own options say {own[name]}; a '
                 "Python layer ignores loss_param, L1Loss does not", "remove one of them", offset)
-    return {**loss_param, **own}
+    return {**own, **loss_param}
 
 
-def same(one: str, other: str) -> bool:
-    try:
-        return float(one) == float(other)
-    except ValueError:
-        return one == other
+def check_axis(options: Options, offset: int) -> None:
+    reduction = options.get("reduction", REDUCTIONS[0])
+    if "axis" in options and reduction != "NONE":
+        raise Problem(f'option "axis" needs "reduction": "NONE", not "{reduction}"', "", offset)
 
 
 # ---- fields ------------------------------------------------------------------
@@ -206,7 +223,3 @@ def word(field: Field) -> str:
         raise Problem(f'"{field.name}" is no plain word or number', "remove quotes and brackets",
                       field.start)
     return b"".join(token.text for token in value.tokens).decode()
-
-
-def wrong(name: str, value: str, offset: int) -> Problem:
-    return Problem(f'option "{name}" is {short(value)}', f"use {KINDS[name]}", offset)

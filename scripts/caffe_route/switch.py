@@ -109,7 +109,7 @@ def new_weight(layer: Layer, to: str, lead: bytes) -> bytes:
 def new_options(layer: Layer, to: str) -> Options:
     """Whatever L1Loss reads in loss_param must be among a Python layer's own options."""
     if layer.route == "python":
-        own = {"reduction": "BATCHMEAN", "ignore_label": "none", **layer.options}
+        own = {"reduction": "BATCHMEAN", "ignore_label": None, **layer.options}
         options.merged(own, layer.older, layer.own)
     elif to == "python":
         return options.merged(layer.options, layer.older, layer.own)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import io
 import os
 import sys
 from pathlib import Path
@@ -18,8 +19,9 @@ from .switch import Switched, switch
 
 EPILOG = """\
 python: a layer of type Python, module l1_loss_layer; plugin: type L1Loss with python_param;
-native: type L1Loss with l1_loss_param. Every other byte stays. Where the new spelling cannot tell
-how the old one was written, a comment keeps it, so that switching back gives the same file.
+native: type L1Loss with l1_loss_param. The net computes the same: a default loss_weight is written
+out. Every byte outside of its L1 layers stays. A layer that this script has written once comes back
+byte for byte when it is switched through all routes and back.
 
 exit codes: 0 done, or already so; 1 refused, nothing was written; 2 wrong usage
 """
@@ -27,26 +29,19 @@ exit codes: 0 done, or already so; 1 refused, nothing was written; 2 wrong usage
 
 def main(arguments: list[str], program: str = "caffe-l1 switch-route") -> int:
     options = parser(program).parse_args(arguments)
+    path, old = Path(options.file), b""
     try:
-        run(options)
-    except Problem as problem:
-        complain(f"{options.where}: {problem}")
-        return 1
-    return 0
-
-
-def run(options: argparse.Namespace) -> None:
-    options.where = options.file
-    old = files.read(Path(options.file))
-    try:
+        old = files.read(path)
         switched = switch(old, options.to)
+        if options.in_place and switched.data != old:
+            files.write(path, old, switched.data)
     except Problem as problem:
-        options.where = ":".join(map(str, [options.file, *place(old, problem.offset or 0)]))
-        raise
-    if options.in_place and switched.data != old:
-        files.write(Path(options.file), old, switched.data)
+        where = () if problem.offset is None else place(old, problem.offset)
+        complain(f"{':'.join(map(str, [options.file, *where]))}: {problem}")
+        return 1
     show(diff(options.file, old, switched.data))
     complain(f"{options.file}: {outcome(switched, options)}")
+    return 0
 
 
 def outcome(switched: Switched, options: argparse.Namespace) -> str:
@@ -60,15 +55,10 @@ def outcome(switched: Switched, options: argparse.Namespace) -> str:
 def diff(path: str, old: bytes, new: bytes) -> bytes:
     """As `patch` and `git apply` read it."""
     name = os.fsencode(path.lstrip("/"))
-    lines = difflib.diff_bytes(difflib.unified_diff, lines_of(old), lines_of(new),
+    lines = difflib.diff_bytes(difflib.unified_diff, list(io.BytesIO(old)), list(io.BytesIO(new)),
                                b"a/" + name, b"b/" + name)
     return b"".join(line if line.endswith(b"\n") else line + b"\n\\ No newline at end of file\n"
                     for line in lines)
-
-
-def lines_of(data: bytes) -> list[bytes]:
-    parts = data.split(b"\n")
-    return [part + b"\n" for part in parts[:-1]] + ([parts[-1]] if parts[-1] else [])
 
 
 def show(text: bytes) -> None:

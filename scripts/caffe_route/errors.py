@@ -1,24 +1,14 @@
-"""What can be wrong with a net: a problem, what to do, and the byte where it is."""
+"""What can be wrong with a net, and where."""
 
 from __future__ import annotations
 
 
 class Problem(Exception):
-    """`FILE:LINE:COL: problem; fix: ...` once the command line knows the file."""
+    """What is wrong and what to do, in one line, and the byte where that is, if it is in a net."""
 
-    def __init__(self, problem: str, fix: str, offset: int | None = None) -> None:
-        super().__init__(problem)
-        self.problem = problem
-        self.fix = fix
+    def __init__(self, text: str, offset: int | None = None) -> None:
+        super().__init__(text)
         self.offset = offset
-
-    def __str__(self) -> str:
-        return f"{self.problem}; fix: {self.fix}" if self.fix else self.problem
-
-
-def short(text: str) -> str:
-    """For a message, which is one line."""
-    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def place(data: bytes, offset: int) -> tuple[int, int]:

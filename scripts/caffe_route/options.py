@@ -17,6 +17,7 @@ from .text_format import Field, Value, unescaped
 REDUCTIONS = ("BATCHMEAN", "MEAN", "SUM", "VALID_MEAN", "WEIGHTED_MEAN", "NONE")
 ALLOWED = {"reduction": ", ".join(REDUCTIONS), "axis": "an integer",
            "ignore_label": "a finite number", "ignore_nonfinite_target": "true or false"}
+DEFAULTS = {"reduction": "BATCHMEAN", "ignore_label": None}
 NAMES = {re.sub("_(.)", lambda match: match.group(1).upper(), name): name for name in ALLOWED}
 TRUE, FALSE = ("true", "True", "t", "1"), ("false", "False", "f", "0")
 
@@ -52,8 +53,7 @@ def checked(given: dict[str, Any], offset: int) -> Options:
     given = {name: value for name, value in given.items() if value is not None}
     for name, allowed in ALLOWED.items():
         if name in given and not is_right(name, given[name]):
-            raise Problem(f'option "{name}" is {shown(given[name])}; allowed: {allowed}', "",
-                          offset)
+            raise Problem(f'option "{name}" is {shown(given[name])}; allowed: {allowed}', offset)
     return {name: plain(value) for name, value in given.items()}
 
 
@@ -84,7 +84,11 @@ def shown(value: Any) -> str:
 
 # ---- from param_str ----------------------------------------------------------
 
-def of_python_param(fields: tuple[Field, ...]) -> Options:
+def of_block(block: Field) -> Options:
+    """What python_param or l1_loss_param says."""
+    fields = message(block)
+    if block.name == "l1_loss_param":
+        return of_l1_loss_param(fields)
     check(fields, ("module", "layer", "param_str", "share_in_parallel"), "python_param")
     for field in fields:
         if field.name == "param_str":
@@ -98,9 +102,9 @@ def of_param_str(text: str, offset: int) -> Options:
         name = NAMES.get(written, written)
         if name not in ALLOWED:
             raise Problem(f"unknown option {json.dumps(written)}; allowed: {', '.join(ALLOWED)}",
-                          "", offset)
+                          offset)
         if name in given:
-            raise Problem(f'option "{name}" is given twice', "give it once", offset)
+            raise Problem(f'option "{name}" is given twice; fix: give it once', offset)
         given[name] = value
     return checked(given, offset)
 
@@ -113,7 +117,7 @@ def read_object(text: str, offset: int) -> tuple[tuple[str, Any], ...]:
         found = None
     if not isinstance(found, tuple):
         raise Problem('param_str is not valid JSON; allowed: an object such as '
-                      '{"reduction": "MEAN"}', "", offset)
+                      '{"reduction": "MEAN"}', offset)
     return found
 
 
@@ -155,15 +159,16 @@ def number(text: str) -> Any:
 
 # ---- from loss_param ---------------------------------------------------------
 
-def of_loss_param(fields: tuple[Field, ...]) -> Options:
-    """What L1Loss makes of Caffe's older spellings; a Python layer cannot see them."""
+def of_loss_param(loss_param: Field | None) -> Options:
+    """What L1Loss makes of Caffe's older spellings; a Python layer does not read them."""
+    fields = message(loss_param) if loss_param else ()
     check(fields, ("ignore_label", "normalization", "normalize"), "loss_param")
     given = {field.name: word(field) for field in fields}
     options: Options = {}
     if "normalization" in given:
         if given["normalization"] not in NORMALIZATIONS:
-            raise Problem(f"normalization is {given['normalization']}", "use FULL, VALID, "
-                          "BATCH_SIZE or NONE", fields[0].start)
+            raise Problem(f"normalization is {given['normalization']}; allowed: FULL, VALID, "
+                          "BATCH_SIZE, NONE", fields[0].start)
         options["reduction"] = NORMALIZATIONS[given["normalization"]]
     elif "normalize" in given:
         options["reduction"] = "VALID_MEAN" if given["normalize"] in TRUE else "BATCHMEAN"
@@ -172,22 +177,22 @@ def of_loss_param(fields: tuple[Field, ...]) -> Options:
     return options
 
 
-# ---- both --------------------------------------------------------------------
-
 def merged(own: Options, loss_param: Options, offset: int) -> Options:
     """Both together, or Problem where they contradict each other."""
     for name, value in loss_param.items():
         if own.get(name, value) != value:
             raise Problem(
-                f'loss_param makes "{name}" {value}, the layer\'s own options say {own[name]}; a '
-                "Python layer ignores loss_param, L1Loss does not", "remove one of them", offset)
+                f'loss_param makes "{name}" {shown(value)}, the layer\'s own options say '
+                f"{shown(own[name])}; a Python layer ignores loss_param, L1Loss does not; fix: "
+                "remove one of them", offset)
     return {**own, **loss_param}
 
 
-def check_axis(options: Options, offset: int) -> None:
-    reduction = options.get("reduction", REDUCTIONS[0])
-    if "axis" in options and reduction != "NONE":
-        raise Problem(f'option "axis" needs "reduction": "NONE", not "{reduction}"', "", offset)
+def check_axis(options: Options, block: Field | None) -> None:
+    reduction = options.get("reduction", DEFAULTS["reduction"])
+    if block and "axis" in options and reduction != "NONE":
+        raise Problem(f'option "axis" needs "reduction": "NONE", not "{reduction}"', next(
+            field.start for field in message(block) if field.name in ("axis", "param_str")))
 
 
 # ---- fields ------------------------------------------------------------------
@@ -196,23 +201,31 @@ def check(fields: tuple[Field, ...], allowed: tuple[str, ...], message: str) -> 
     seen = set()
     for field in fields:
         if field.name not in allowed:
-            raise Problem(f'{message} has no field "{field.name}" that the other routes know',
+            raise Problem(f'{message} has no field "{field.name}" that the other routes know; fix: '
                           f"use {', '.join(allowed)}", field.start)
         if field.name in seen:
-            raise Problem(f'"{field.name}" is given twice', "remove one", field.start)
+            raise Problem(f'"{field.name}" is given twice; fix: remove one', field.start)
         seen.add(field.name)
+
+
+def message(field: Field) -> tuple[Field, ...]:
+    fields = single(field).fields
+    if fields is None:
+        raise Problem(f'"{field.name}" takes fields in brackets; fix: write {{ }} around them',
+                      field.start)
+    return fields
 
 
 def single(field: Field) -> Value:
     if len(field.values) != 1:
-        raise Problem(f'"{field.name}" takes one value', "remove the list", field.start)
+        raise Problem(f'"{field.name}" takes one value; fix: remove the list', field.start)
     return field.values[0]
 
 
 def string(field: Field) -> bytes:
     value = single(field)
     if not value.tokens or value.tokens[0].kind != "string":
-        raise Problem(f'"{field.name}" is no string', "put it in quotes", field.start)
+        raise Problem(f'"{field.name}" is no string; fix: put it in quotes', field.start)
     return unescaped(value.tokens)
 
 
@@ -220,6 +233,6 @@ def word(field: Field) -> str:
     """A number or a name, with its minus."""
     value = single(field)
     if not value.tokens or value.tokens[0].kind == "string":
-        raise Problem(f'"{field.name}" is no plain word or number', "remove quotes and brackets",
-                      field.start)
+        raise Problem(f'"{field.name}" is no plain word or number; fix: remove quotes and '
+                      "brackets", field.start)
     return b"".join(token.text for token in value.tokens).decode()

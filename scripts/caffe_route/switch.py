@@ -1,23 +1,23 @@
 """Rewrite the L1 layers of a net from one route's spelling to another's: bytes in, bytes out.
 
-A layer goes through all routes and comes back as the same bytes, however it was spelled. Where the
-new spelling cannot tell how the old one was written, a comment in the layer keeps it; once the
-layer was edited since, the comment says nothing and is dropped at the next switch.
+What is written depends on the options and on what stands around them alone, which stays as it is:
+so a layer that was written once comes back byte for byte from a round through all routes.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Tuple
 
 from . import options
 from .errors import Problem
-from .layer import BLOCKS, NOTE, ROUTES, Layer, is_ours, layers, line_end, read, weight
+from .layer import Layer, layers
 from .options import Options
-from .text_format import Document, parse
+from .text_format import Document, Field, parse
 
 Edit = Tuple[int, int, bytes]
-FOREIGN = "give a net with a layer of type L1Loss, or Python with module l1_loss_layer"
+BLOCKS = {"python": b"python_param", "plugin": b"python_param", "native": b"l1_loss_param"}
 
 
 @dataclass(frozen=True)
@@ -29,181 +29,111 @@ class Switched:
 
 def switch(data: bytes, to: str) -> Switched:
     """The net with its L1 layers in the spelling of a route, or Problem."""
-    document = parse(data)
-    found = [value for value in layers(document) if is_ours(value)]
+    net = parse(data)
+    found = layers(net)
     if not found:
-        raise no_layer(document)
-    newline = line_end(data[: data.find(b"\n") + 1]) or b"\n"
-    edits = []
-    for value in found:
-        text = data[value.start : value.end]
-        try:
-            edits.append((value.start, value.end, switch_layer(text, to, newline)))
-        except Problem as problem:
-            problem.offset = value.start + (problem.offset or 0)
-            raise
-    changed = [edit for edit in edits if data[edit[0] : edit[1]] != edit[2]]
+        raise no_layer(net)
+    changed = [layer for layer in found if to not in layer.fits]
+    edits = [edit for layer in changed for edit in edits_of(data, layer, to)]
     return Switched(replace(data, edits), len(found), len(changed))
 
 
-def no_layer(document: Document) -> Problem:
-    old = [field for field in document.fields if field.name == "layers"]
+def no_layer(net: Document) -> Problem:
+    old = [field for field in net.fields if field.name == "layers"]
     if old:
-        return Problem("no L1 layer; an old net's layers { } cannot have one", "upgrade the net "
+        return Problem("no L1 layer; an old net's layers { } cannot have one; fix: upgrade the net "
                        "with upgrade_net_proto_text, then add the layer", old[0].start)
-    return Problem("no L1 layer", FOREIGN, 0)
+    return Problem("no L1 layer; fix: give a net with a layer of type L1Loss, or Python with "
+                   "module l1_loss_layer", 0)
 
 
-def switch_layer(text: bytes, to: str, newline: bytes) -> bytes:
-    layer = read(text)
-    if to in layer.fits:
-        return text
-    return write(origin(layer, newline), to, newline)
+def replace(data: bytes, edits: list[Edit]) -> bytes:
+    parts, at = [], 0
+    for start, end, new in sorted(edits):
+        parts += [data[at:start], new]
+        at = end
+    return b"".join([*parts, data[at:]])
 
 
-def write(layer: Layer, to: str, newline: bytes) -> bytes:
-    """Plainly where that tells all, else with the note."""
-    plain = translate(layer, to, newline)
-    there = read(plain)
-    if all(translate(there, route, newline) == translate(layer, route, newline)
-           for route in ROUTES):
-        return plain
-    return translate(layer, to, newline, note_of(layer))
+def edits_of(data: bytes, layer: Layer, to: str) -> list[Edit]:
+    quote = data[layer.type.start : layer.type.start + 1]
+    kind = quote + (b"Python" if to == "python" else b"L1Loss") + quote
+    put = replace_block(data, layer, layer.block, to) if layer.block else add_block(
+        data, layer, to)
+    return [(layer.type.start, layer.type.end, kind), put]
 
 
-def translate(layer: Layer, to: str, newline: bytes, note: bytes = b"") -> bytes:
-    """The layer's text in another route's spelling."""
-    if to in layer.fits:
-        return layer.text
-    start, end = layer.region
-    lead = layer.text[start : layer.content] if layer.block else new_lead(layer)
-    content = new_content(layer, to, lead, line_end(lead) or newline, note)
-    return replace(layer.text, [(*layer.type, new_type(layer, to)),
-                                (start, end, lead + content if content else b"")])
+def add_block(data: bytes, layer: Layer, to: str) -> Edit:
+    """Behind all that is in the layer."""
+    inside = data[layer.start : layer.end]
+    at, gap = layer.start + len(inside.rstrip()), new_gap(inside)
+    parts = [*new_weight(layer), new_block(layer, to, gap, inside)]
+    return at, at, gap + gap.join(parts)
 
 
-def new_type(layer: Layer, to: str) -> bytes:
-    quote = layer.text[layer.type[0] : layer.type[0] + 1]
-    return quote + (b"Python" if to == "python" else b"L1Loss") + quote
+def replace_block(data: bytes, layer: Layer, old: Field, to: str) -> Edit:
+    """In the same place; an empty one goes where add_block would put it there again."""
+    before, behind = data[layer.start : old.start], data[old.end : layer.end]
+    gap, weight = gap_before(before), new_weight(layer)
+    block = new_block(layer, to, gap, data[layer.start : layer.end])
+    before += b"".join(part + gap for part in weight)
+    if block == BLOCKS[to] + b" { }" and is_last(before, behind, gap):
+        return old.start - (0 if weight else len(gap)), old.end, gap.join(weight)
+    return old.start, old.end, gap.join([*weight, block])
 
 
-def new_content(layer: Layer, to: str, lead: bytes, newline: bytes, note: bytes) -> bytes:
-    line = line_end(lead)
-    loss_weight = new_weight(layer, to, lead)
-    values = new_options(layer, to)
-    needed = note or loss_weight or values or layer.comments or to == "python"
-    if layer.last and not needed:
-        return b""
-    parting = lead[lead.rfind(line) :] if line else newline + b"  "
-    block = new_block(to, values, layer.comments, Style(layer, lead, newline))
-    return (note and note + parting) + loss_weight + block
+def is_last(before: bytes, behind: bytes, gap: bytes) -> bool:
+    """Whether the block between these stands where add_block would put it."""
+    rest = before.rstrip()
+    return not behind.strip() and before[len(rest):] == gap == new_gap(rest + behind)
 
 
-def new_weight(layer: Layer, to: str, lead: bytes) -> bytes:
-    """L1Loss has a loss_weight of 1 by default, a Python layer none; what we added we take out."""
-    if (layer.route == "python") == (to == "python"):
-        return weight(to, lead) if layer.added_weight else b""
-    return b"" if layer.has_weight else weight(to, lead)
+def gap_before(text: bytes) -> bytes:
+    """The line break and the indentation that a text ends with; a blank where it has none."""
+    found = re.search(rb"\r?\n[^\S\n]*\Z", text)
+    return found.group() if found else b" "
+
+
+def new_gap(inside: bytes) -> bytes:
+    """What parts a new field from all that is in a layer: as its last line is, or a blank."""
+    closing = gap_before(inside)
+    gaps = re.findall(rb"\r?\n[^\S\n]*(?=\S)", inside) or [closing + b"  "]
+    return gaps[-1] if b"\n" in closing else closing
+
+
+def new_weight(layer: Layer) -> list[bytes]:
+    """The default, which is 1 for L1Loss and 0 for a Python layer, is written out."""
+    if layer.has_weight:
+        return []
+    return [b"loss_weight: 0" if layer.route == "python" else b"loss_weight: 1"]
 
 
 def new_options(layer: Layer, to: str) -> Options:
     """Whatever L1Loss reads in loss_param must be among a Python layer's own options."""
+    offset = layer.block.start if layer.block else layer.start
     if layer.route == "python":
-        own = {"reduction": "BATCHMEAN", "ignore_label": None, **layer.options}
-        options.merged(own, layer.older, layer.own)
+        options.merged({**options.DEFAULTS, **layer.options}, layer.loss_param, offset)
     elif to == "python":
-        return options.merged(layer.options, layer.older, layer.own)
+        return options.merged(layer.options, layer.loss_param, offset)
     return layer.options
 
 
-class Style:
-    """How a block is laid out: on lines of its own where it begins one, else in the line."""
-
-    def __init__(self, layer: Layer, lead: bytes, newline: bytes) -> None:
-        blanks = blanks_before(layer.text, len(layer.text) - 1)
-        closing = blanks[blanks.rfind(b"\n") + 1 :] if b"\n" in blanks else b""
-        self.newline = newline
-        self.own_line = b"\n" in lead
-        self.indent = lead[lead.rfind(b"\n") + 1 :] if self.own_line else closing
-        deeper = self.indent.startswith(closing) and len(self.indent) > len(closing)
-        self.step = self.indent[len(closing) :] if deeper else b"  "
-
-
-def new_block(to: str, values: Options, comments: tuple[bytes, ...], style: Style) -> bytes:
+def new_block(layer: Layer, to: str, gap: bytes, inside: bytes) -> bytes:
     parts = [b'module: "l1_loss_layer"', b'layer: "L1LossLayer"'] if to == "python" else []
-    parts += comments
+    parts += layer.comments
+    values = new_options(layer, to)
     if values and to == "native":
         parts.append(options.to_text_format(values))
     elif values:
         parts.append(b"param_str: '%s'" % options.to_json(values))
-    name = BLOCKS[to].encode()
-    if comments or (to == "python" and style.own_line):
-        outer = style.newline + style.indent
-        return name + b" {" + b"".join(outer + style.step + part for part in parts) + outer + b"}"
-    return b" ".join([name, b"{", *parts, b"}"])
+    if not layer.comments and (to != "python" or b"\n" not in gap):
+        return b" ".join([BLOCKS[to], b"{", *parts, b"}"])
+    line = gap if b"\n" in gap else b"\r\n" if b"\r\n" in inside else b"\n"
+    lines = [line + step(gap, inside) + part for part in parts]
+    return b"".join([BLOCKS[to], b" {", *lines, line, b"}"])
 
 
-def new_lead(layer: Layer) -> bytes:
-    """The blanks in front of a block where there was none: it comes last."""
-    start = layer.region[0]
-    blanks = layer.text[start : len(layer.text) - 1]
-    line = line_end(blanks)
-    if not line:
-        return b" "
-    neighbour = layer.text[layer.text.rfind(b"\n", 0, start) + 1 : start]
-    if b"\n" in layer.text[:start]:
-        return line + neighbour[: len(neighbour) - len(neighbour.lstrip())]
-    return line + blanks[blanks.rfind(b"\n") + 1 :] + b"  "
-
-
-def blanks_before(text: bytes, end: int) -> bytes:
-    return text[len(text[:end].rstrip()) : end]
-
-
-def replace(data: bytes, edits: list[Edit]) -> bytes:
-    for start, end, new in sorted(edits, reverse=True):
-        data = data[:start] + new + data[end:]
-    return data
-
-
-# ---- The note: how the layer was spelled -------------------------------------
-
-def note_of(layer: Layer) -> bytes:
-    """The parts that a switch replaces, as they are, in one line of a comment."""
-    kept = b"type: " + layer.text[slice(*layer.type)]
-    if layer.block:
-        kept += b" " + layer.text[layer.own : layer.region[1]]
-    return b"# switch_route keeps the %s spelling: %s" % (layer.route.encode(), escape(kept))
-
-
-def origin(layer: Layer, newline: bytes) -> Layer:
-    """The layer that a note tells of, if nothing was edited since; else this one, without it."""
-    text = layer.text
-    match = NOTE.match(text[layer.content : layer.own].rstrip())
-    if not match:
-        return layer
-    try:
-        before = restored(layer, unescape(match.group(2)))
-        if write(before, layer.route, newline) == text:
-            return before
-    except (Problem, IndexError):
-        pass  # not a note that this script wrote
-    return read(text[: layer.content] + text[layer.own :])
-
-
-def restored(layer: Layer, kept: bytes) -> Layer:
-    field = parse(kept).fields[0]
-    value, content = field.values[0], kept[field.end + 1 :]
-    start, end = layer.region
-    lead = layer.text[start : layer.content] if content else b""
-    return read(replace(layer.text, [(*layer.type, kept[value.start : value.end]),
-                                     (start, end, lead + content)]))
-
-
-def escape(text: bytes) -> bytes:
-    return text.replace(b"\\", b"\\\\").replace(b"\n", b"\\n").replace(b"\r", b"\\r")
-
-
-def unescape(text: bytes) -> bytes:
-    text = text.replace(b"\\\\", b"\0")  # which no prototxt has
-    return text.replace(b"\\n", b"\n").replace(b"\\r", b"\r").replace(b"\0", b"\\")
+def step(gap: bytes, inside: bytes) -> bytes:
+    """The indentation inside the block relative to it: as that of the block to its layer."""
+    closing = gap_before(inside)
+    return (gap[len(closing) :] if gap.startswith(closing) else b"") or b"  "

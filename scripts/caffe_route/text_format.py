@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Iterator
 
-from .errors import Problem, short
+from .errors import Problem
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 DEPTH = 100
@@ -78,12 +78,6 @@ def parse(data: bytes) -> Document:
     return Document(parser.fields(b"", 0), parser.comments)
 
 
-def parse_message(data: bytes) -> tuple[Value, tuple[Token, ...]]:
-    """A message from bracket to bracket, and the comments in it."""
-    parser = Parser(data)
-    return parser.message(0), parser.comments
-
-
 def tokens(data: bytes) -> Iterator[Token]:
     at = len(BYTE_ORDER_MARK) if data.startswith(BYTE_ORDER_MARK) else 0
     while at < len(data):
@@ -108,18 +102,18 @@ def end_of_string(data: bytes, at: int) -> int:
             return match.end()
         if len(match.group()) == 1:
             break
-    raise Problem("the string does not end on its line", "close the quote", at)
+    raise Problem("the string does not end on its line; fix: close the quote", at)
 
 
 def unreadable(data: bytes, at: int) -> Problem:
     character = data[at : at + 4].decode("utf-8", "backslashreplace")[:1]
-    return Problem(f"{character!r} is no prototxt", "remove it, or put it in quotes", at)
+    return Problem(f"{character!r} is no prototxt; fix: remove it, or put it in quotes", at)
 
 
 def check_escapes(token: Token) -> None:
     for match in ESCAPE.finditer(token.text):
         if match.group("wrong") is not None:
-            raise Problem("this escape means nothing in a string", "double the backslash",
+            raise Problem("this escape means nothing in a string; fix: double the backslash",
                           token.start + match.start())
 
 
@@ -170,9 +164,10 @@ class Parser:
         return token
 
     def expected(self, what: str) -> Problem:
-        text = self.next.text.decode("utf-8", "replace")
-        found = repr(short(text)) if text else "the end of the file"
-        return Problem(f"expected {what}, found {found}", "correct the text here", self.next.start)
+        text = self.next.text[:80].decode("utf-8", "replace")
+        found = repr(text) if text else "the end of the file"
+        return Problem(f"expected {what}, found {found}; fix: correct the text here",
+                       self.next.start)
 
     def fields(self, closing: bytes, depth: int) -> tuple[Field, ...]:
         """Up to the closing bracket, or the end of the text, which is not taken."""
@@ -223,7 +218,8 @@ class Parser:
     def message(self, depth: int) -> Value:
         opening = self.take()
         if depth == DEPTH:
-            raise Problem(f"more than {DEPTH} messages in each other", "nest less", opening.start)
+            raise Problem(f"more than {DEPTH} messages in each other; fix: nest less",
+                          opening.start)
         closing = CLOSING[opening.text]
         fields = self.fields(closing, depth + 1)
         return Value(opening.start, self.expect(closing).end, fields=fields)

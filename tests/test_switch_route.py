@@ -212,19 +212,19 @@ REFUSED = {
     "layer {\n  name: 'a'\n": (3, 1, "expected '}', found the end of the file; fix: "),
     "layer {\n} }": (2, 3, "expected the name of a field, found '}'; fix: "),
     "layer {\n  a 1 }": (2, 5, "expected ':' or '{', found '1'; fix: "),
-    "layer {\n  \u00e9: ( }": (2, 3, "'\u00e9' is no prototxt; fix: "),
-    "layer { # \u00e9\n b: '\u00e9\u00e9' ( }": (2, 10, "'(' is no prototxt; fix: "),
+    "layer {\n  \u00e9: ( }": (2, 3, "'\u00e9' is not valid here; fix: "),
+    "layer { # \u00e9\n b: '\u00e9\u00e9' ( }": (2, 10, "'(' is not valid here; fix: "),
     "layer { b: }": (1, 12, "expected a value, found '}'; fix: "),
-    "layer { b: '\\x' }": (1, 13, "this escape means nothing in a string; fix: "),
-    "a { " * 101: (1, 403, "more than 100 messages in each other; fix: "),
-    "": (1, 1, "no L1 layer; fix: give a net with a layer of type L1Loss, or Python with "),
+    "layer { b: '\\x' }": (1, 13, "this escape is not valid in a string; fix: "),
+    "a { " * 101: (1, 403, "more than 100 levels of brackets; fix: "),
+    "": (1, 1, "no L1 layer; fix: give a net that has a layer of type L1Loss, or of type "),
     "layer { type: 'ReLU' }": (1, 1, "no L1 layer; fix: "),
-    "\nlayers { type: POWER }": (2, 1, "no L1 layer; an old net's layers { } cannot have one; "),
+    "\nlayers { type: POWER }": (2, 1, "no L1 layer, and the old layers { } cannot be one; "),
     "layer { type: 'L1Loss'\n type: 'L1Loss' }": (2, 2, '"type" is given twice in this layer; '),
     "layer { type: 'L1Loss' l1_loss_param { } python_param { } }": (
         1, 42, "this layer has both python_param and l1_loss_param; fix: remove one"),
     "layer { type: 'L1Loss' l1_loss_param { reductoin: SUM } }": (
-        1, 40, 'l1_loss_param has no field "reductoin" that the other routes know; fix: use red'),
+        1, 40, 'unknown field "reductoin" in l1_loss_param; allowed: reduction, axis, ignore'),
     "layer { type: 'L1Loss' l1_loss_param { reduction: MAEN } }": (
         1, 40, 'option "reduction" is "MAEN"; allowed: BATCHMEAN, MEAN, SUM, VALID_MEAN, WEIGHTE'),
     "layer { type: 'L1Loss' l1_loss_param { ignore_label: inf } }": (
@@ -236,10 +236,10 @@ REFUSED = {
     "layer { type: 'L1Loss' loss_param { normalization: FULL }\n l1_loss_param { axis: 1 } }": (
         2, 18, 'option "axis" needs "reduction": "NONE", not "MEAN"'),
     "layer { type: 'L1Loss' l1_loss_param: 3 }": (
-        1, 24, '"l1_loss_param" takes fields in brackets; fix: '),
+        1, 24, '"l1_loss_param" has no brackets; fix: '),
     "layer { type: 'L1Loss' loss_param { normalization: FULL } "
     "python_param { param_str: '{\"reduction\": \"SUM\"}' } }": (
-        1, 59, 'loss_param makes "reduction" "MEAN", the layer\'s own options say "SUM"; a P'),
+        1, 59, 'option "reduction" is "SUM", but loss_param says "MEAN", which L1Loss reads and '),
 }
 
 
@@ -253,10 +253,10 @@ def test_what_is_refused(text):
 
 
 @pytest.mark.parametrize("given, loss_param, problem", [
-    ("reduction: SUM", "normalization: FULL", 'loss_param makes "reduction" "MEAN"'),
-    ("", "normalization: FULL", 'loss_param makes "reduction" "MEAN"'),
-    ("", "ignore_label: 255", 'loss_param makes "ignore_label" 255'),
-    ("ignore_label: 254", "ignore_label: 255", 'loss_param makes "ignore_label" 255')])
+    ("reduction: SUM", "normalization: FULL", 'but loss_param says "MEAN"'),
+    ("", "normalization: FULL", 'but loss_param says "MEAN"'),
+    ("", "ignore_label: 255", 'but loss_param says 255'),
+    ("ignore_label: 254", "ignore_label: 255", 'but loss_param says 255')])
 def test_a_python_layer_whose_loss_param_would_begin_to_count(given, loss_param, problem):
     text = switched(layer(f"  l1_loss_param {{ {given} }}\n"), "python").replace(
         b"  loss_weight", f"  loss_param {{ {loss_param} }}\n  loss_weight".encode())
@@ -324,7 +324,7 @@ def test_it_prints_a_diff_that_patch_reads_and_writes_nothing(net, capfdbinary):
     assert state(net.parent) == before
     output = capfdbinary.readouterr()
     assert output.err == (b"switch_route: net.prototxt: 1 of 1 L1 layer switched to python, not "
-                          b"written, --in-place does that\n")
+                          b"written: add --in-place to write the file\n")
     subprocess.run(["git", "apply", "-p1", "-"], input=output.out, check=True)
     assert net.read_bytes() == switched(before["net.prototxt"][0], "python")
 
@@ -357,7 +357,7 @@ def test_in_place_through_a_symbolic_link(net):
 def test_an_edit_in_the_same_moment_is_not_lost(net):
     old = net.read_bytes()
     net.write_bytes(b"edited")
-    with pytest.raises(Problem, match="was edited by someone else just now"):
+    with pytest.raises(Problem, match="was changed by another program just now"):
         files.write(net, old, switched(old, "plugin"))
     assert net.read_bytes() == b"edited" and os.listdir(str(net.parent)) == ["net.prototxt"]
 
@@ -380,8 +380,8 @@ def failure(capfd, *arguments: str) -> str:
 
 def test_a_file_that_is_not_there(net, capfd):
     assert failure(capfd, "none.prototxt") == (
-        "switch_route: none.prototxt: no such file or directory; fix: name a .prototxt file that "
-        "can be read\n")
+        "switch_route: none.prototxt: no such file or directory; fix: give the path of a file that "
+        "you can read\n")
 
 
 def test_a_folder_and_a_pipe(net, capfd):
@@ -394,14 +394,14 @@ def test_a_net_that_does_not_parse(net, capfd):
     net.write_text("layer {\n  name: (\n}")
     before = state(net.parent)
     assert failure(capfd, "net.prototxt") == (
-        "switch_route: net.prototxt:2:9: '(' is no prototxt; fix: remove it, or put it in "
+        "switch_route: net.prototxt:2:9: '(' is not valid here; fix: remove it, or put it in "
         "quotes\n")
     assert state(net.parent) == before
 
 
 def test_a_net_without_an_l1_layer(net, capfd):
     line = failure(capfd, str(REPO / "prototxt" / "deploy.prototxt"))
-    assert "deploy.prototxt:1:1: no L1 layer; fix: give a net with" in line
+    assert "deploy.prototxt:1:1: no L1 layer; fix: give a net that has" in line
 
 
 def test_output_that_cannot_be_written_is_no_failure(net):
@@ -432,8 +432,8 @@ def test_a_write_that_fails_changes_nothing(net, calls, error):
          str(REPO / "scripts" / "switch_route.py"), "net.prototxt", "--to", "python", "--in-place"],
         capture_output=True, text=True)
     assert done.returncode == 1 and done.stdout == "", done.stderr
-    assert "net.prototxt: cannot write it, nothing was changed: " in done.stderr
-    assert done.stderr.count("\n") == 1 and "; fix: make " in done.stderr
+    assert "net.prototxt: cannot write the file, nothing was changed: " in done.stderr
+    assert done.stderr.count("\n") == 1 and "; fix: check that you may write to " in done.stderr
     assert state(net.parent) == before
 
 

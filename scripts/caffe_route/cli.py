@@ -23,7 +23,7 @@ native: type L1Loss with l1_loss_param. The net computes the same: a default los
 out. Every byte outside of its L1 layers stays. A layer that this script has written once comes back
 byte for byte when it is switched through all routes and back.
 
-exit codes: 0 done, or already so; 1 refused, nothing was written; 2 wrong usage
+exit codes: 0 done, or nothing to do; 1 refused, nothing was written; 2 wrong usage
 """
 
 
@@ -48,7 +48,7 @@ def outcome(switched: Switched, options: argparse.Namespace) -> str:
     count, changed = switched.layers, switched.changed
     if not changed:
         return f"already {options.to}, nothing to do"
-    done = "written" if options.in_place else "not written, --in-place does that"
+    done = "written" if options.in_place else "not written: add --in-place to write the file"
     return f"{changed} of {count} L1 layer{'s' * (count > 1)} switched to {options.to}, {done}"
 
 
@@ -74,9 +74,9 @@ def complain(text: str) -> None:
 def parser(program: str) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog=program, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Rewrite the L1 layers of a net for another route, and show the difference.")
+        description="Rewrite the L1 layers of a net for another route and show what changes.")
     made.add_argument("--version", action="version", version=VERSION)
-    made.add_argument("file", metavar="FILE.prototxt", help="the net")
-    made.add_argument("--to", required=True, choices=ROUTES, help="the route")
-    made.add_argument("--in-place", action="store_true", help="write the file too")
+    made.add_argument("file", metavar="FILE.prototxt", help="the net to rewrite")
+    made.add_argument("--to", required=True, choices=ROUTES, help="the route to switch to")
+    made.add_argument("--in-place", action="store_true", help="also write the file")
     return made

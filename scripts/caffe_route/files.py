@@ -16,12 +16,12 @@ def read(path: Path) -> bytes:
     """The bytes of a regular file, or Problem."""
     try:
         if path.is_dir():
-            raise Problem("is a folder; fix: name the .prototxt file in it")
+            raise Problem("is a folder; fix: give the path of a .prototxt file")
         if path.exists() and not stat.S_ISREG(path.stat().st_mode):
-            raise Problem("is not a regular file; fix: name a .prototxt file")
+            raise Problem("is not a regular file; fix: give the path of a .prototxt file")
         return path.read_bytes()
     except OSError as error:
-        raise Problem(f"{reason(error)}; fix: name a .prototxt file that can be read") from None
+        raise Problem(f"{reason(error)}; fix: give the path of a file that you can read") from None
 
 
 def write(path: Path, old: bytes, new: bytes) -> None:
@@ -31,8 +31,9 @@ def write(path: Path, old: bytes, new: bytes) -> None:
     try:
         put(target, staged, old, new)
     except OSError as error:
-        raise Problem(f"cannot write it, nothing was changed: {reason(error)}; "
-                      f"fix: make {target.parent} writable") from None
+        raise Problem(f"cannot write the file, nothing was changed: {reason(error)}; fix: check "
+                      f"that you may write to {target.parent}, and that its disk has space"
+                      ) from None
 
 
 def put(target: Path, staged: Path, old: bytes, new: bytes) -> None:
@@ -40,8 +41,8 @@ def put(target: Path, staged: Path, old: bytes, new: bytes) -> None:
         remove_if_there(staged)  # a killed run's
         write_new(staged, new, target.stat().st_mode & 0o7777, owner_of(target))
         if target.read_bytes() != old:
-            raise Problem("was edited by someone else just now, nothing was changed; fix: run this "
-                          "again")
+            raise Problem("was changed by another program just now, nothing was written; "
+                          "fix: run this again")
         os.replace(str(staged), str(target))
     except BaseException:
         with contextlib.suppress(OSError):

@@ -182,9 +182,8 @@ def merged(own: Options, loss_param: Options, offset: int) -> Options:
     for name, value in loss_param.items():
         if own.get(name, value) != value:
             raise Problem(
-                f'loss_param makes "{name}" {shown(value)}, the layer\'s own options say '
-                f"{shown(own[name])}; a Python layer ignores loss_param, L1Loss does not; fix: "
-                "remove one of them", offset)
+                f'option "{name}" is {shown(own[name])}, but loss_param says {shown(value)}, which '
+                "L1Loss reads and a Python layer does not; fix: remove it from loss_param", offset)
     return {**own, **loss_param}
 
 
@@ -201,31 +200,31 @@ def check(fields: tuple[Field, ...], allowed: tuple[str, ...], message: str) -> 
     seen = set()
     for field in fields:
         if field.name not in allowed:
-            raise Problem(f'{message} has no field "{field.name}" that the other routes know; fix: '
-                          f"use {', '.join(allowed)}", field.start)
+            raise Problem(f'unknown field "{field.name}" in {message}; allowed: '
+                          f"{', '.join(allowed)}", field.start)
         if field.name in seen:
-            raise Problem(f'"{field.name}" is given twice; fix: remove one', field.start)
+            raise Problem(f'"{field.name}" is given twice; fix: give it once', field.start)
         seen.add(field.name)
 
 
 def message(field: Field) -> tuple[Field, ...]:
     fields = single(field).fields
     if fields is None:
-        raise Problem(f'"{field.name}" takes fields in brackets; fix: write {{ }} around them',
+        raise Problem(f'"{field.name}" has no brackets; fix: write {{ }} around its fields',
                       field.start)
     return fields
 
 
 def single(field: Field) -> Value:
     if len(field.values) != 1:
-        raise Problem(f'"{field.name}" takes one value; fix: remove the list', field.start)
+        raise Problem(f'"{field.name}" is a list; fix: give it one value', field.start)
     return field.values[0]
 
 
 def string(field: Field) -> bytes:
     value = single(field)
     if not value.tokens or value.tokens[0].kind != "string":
-        raise Problem(f'"{field.name}" is no string; fix: put it in quotes', field.start)
+        raise Problem(f'"{field.name}" is not a string; fix: put it in quotes', field.start)
     return unescaped(value.tokens)
 
 
@@ -233,6 +232,6 @@ def word(field: Field) -> str:
     """A number or a name, with its minus."""
     value = single(field)
     if not value.tokens or value.tokens[0].kind == "string":
-        raise Problem(f'"{field.name}" is no plain word or number; fix: remove quotes and '
+        raise Problem(f'"{field.name}" is not a word or a number; fix: remove its quotes or '
                       "brackets", field.start)
     return b"".join(token.text for token in value.tokens).decode()

@@ -41,10 +41,10 @@ def switch(data: bytes, to: str) -> Switched:
 def no_layer(net: Document) -> Problem:
     old = [field for field in net.fields if field.name == "layers"]
     if old:
-        return Problem("no L1 layer; an old net's layers { } cannot have one; fix: upgrade the net "
-                       "with upgrade_net_proto_text, then add the layer", old[0].start)
-    return Problem("no L1 layer; fix: give a net with a layer of type L1Loss, or Python with "
-                   "module l1_loss_layer", 0)
+        return Problem("no L1 layer, and the old layers { } cannot be one; fix: upgrade the net "
+                       "with Caffe's upgrade_net_proto_text, then add the layer", old[0].start)
+    return Problem("no L1 layer; fix: give a net that has a layer of type L1Loss, or of type "
+                   "Python with module l1_loss_layer", 0)
 
 
 def replace(data: bytes, edits: list[Edit]) -> bytes:

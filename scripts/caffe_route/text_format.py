@@ -107,13 +107,13 @@ def end_of_string(data: bytes, at: int) -> int:
 
 def unreadable(data: bytes, at: int) -> Problem:
     character = data[at : at + 4].decode("utf-8", "backslashreplace")[:1]
-    return Problem(f"{character!r} is no prototxt; fix: remove it, or put it in quotes", at)
+    return Problem(f"{character!r} is not valid here; fix: remove it, or put it in quotes", at)
 
 
 def check_escapes(token: Token) -> None:
     for match in ESCAPE.finditer(token.text):
         if match.group("wrong") is not None:
-            raise Problem("this escape means nothing in a string; fix: double the backslash",
+            raise Problem("this escape is not valid in a string; fix: double the backslash",
                           token.start + match.start())
 
 
@@ -166,7 +166,7 @@ class Parser:
     def expected(self, what: str) -> Problem:
         text = self.next.text[:80].decode("utf-8", "replace")
         found = repr(text) if text else "the end of the file"
-        return Problem(f"expected {what}, found {found}; fix: correct the text here",
+        return Problem(f"expected {what}, found {found}; fix: correct the net here",
                        self.next.start)
 
     def fields(self, closing: bytes, depth: int) -> tuple[Field, ...]:
@@ -218,8 +218,7 @@ class Parser:
     def message(self, depth: int) -> Value:
         opening = self.take()
         if depth == DEPTH:
-            raise Problem(f"more than {DEPTH} messages in each other; fix: nest less",
-                          opening.start)
+            raise Problem(f"more than {DEPTH} levels of brackets; fix: use fewer", opening.start)
         closing = CLOSING[opening.text]
         fields = self.fields(closing, depth + 1)
         return Value(opening.start, self.expect(closing).end, fields=fields)

@@ -237,6 +237,10 @@ REFUSED = {
         2, 18, 'option "axis" needs "reduction": "NONE", not "MEAN"'),
     "layer { type: 'L1Loss' l1_loss_param: 3 }": (
         1, 24, '"l1_loss_param" has no brackets; fix: '),
+    "layer { type: 'L1Loss' loss_param { ignore_label: none } }": (
+        1, 24, 'option "ignore_label" is "none"; allowed: a finite number'),
+    "layer { type: 'L1Loss' loss_param { normalization: MEAN } }": (
+        1, 24, "normalization is MEAN; allowed: FULL, VALID, BATCH_SIZE, NONE"),
     "layer { type: 'L1Loss' loss_param { normalization: FULL } "
     "python_param { param_str: '{\"reduction\": \"SUM\"}' } }": (
         1, 59, 'option "reduction" is "SUM", but loss_param says "MEAN", which L1Loss reads and '),

@@ -161,20 +161,22 @@ def number(text: str) -> Any:
 
 def of_loss_param(loss_param: Field | None) -> Options:
     """What L1Loss makes of Caffe's older spellings; a Python layer does not read them."""
-    fields = message(loss_param) if loss_param else ()
+    if loss_param is None:
+        return {}
+    fields = message(loss_param)
     check(fields, ("ignore_label", "normalization", "normalize"), "loss_param")
     given = {field.name: word(field) for field in fields}
     options: Options = {}
     if "normalization" in given:
         if given["normalization"] not in NORMALIZATIONS:
             raise Problem(f"normalization is {given['normalization']}; allowed: FULL, VALID, "
-                          "BATCH_SIZE, NONE", fields[0].start)
+                          "BATCH_SIZE, NONE", loss_param.start)
         options["reduction"] = NORMALIZATIONS[given["normalization"]]
     elif "normalize" in given:
         options["reduction"] = "VALID_MEAN" if given["normalize"] in TRUE else "BATCHMEAN"
     if "ignore_label" in given:
-        options["ignore_label"] = plain(number(given["ignore_label"]))
-    return options
+        options["ignore_label"] = number(given["ignore_label"])
+    return checked(options, loss_param.start)
 
 
 def merged(own: Options, loss_param: Options, offset: int) -> Options:

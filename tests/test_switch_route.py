@@ -71,6 +71,7 @@ PYTHON = """  loss_weight: 1
     module: "l1_loss_layer"
     layer: "L1LossLayer"
 """
+BLOCK = 'python_param { module: "l1_loss_layer" layer: "L1LossLayer" }'
 INLINE = ("layer { type: 'Python' loss_weight: 1 python_param "
           "{ module: \"l1_loss_layer\" layer: \"L1LossLayer\" ")
 TABLE = {
@@ -128,6 +129,32 @@ TABLE = {
         "layer: [{type: 'L1Loss' l1_loss_param {reduction: SUM}}, {type: 'ReLU'}, {}]", "plugin",
         "layer: [{type: 'L1Loss' loss_weight: 1 python_param { param_str: "
         "'{\"reduction\": \"SUM\"}' }}, {type: 'ReLU'}, {}]"),
+    "a block of its own indentation, in the middle of a line, behind other blanks": (
+        "layer {\n  type: 'Python'\n  loss_weight: 1\n    python_param {\n"
+        "      module: 'l1_loss_layer' layer: 'L1LossLayer' }\n}\n"
+        "layer { loss_weight: 2 " + BLOCK + " type: 'Python' }\n"
+        "layer { type: 'Python'  " + BLOCK + " }", "native",
+        "layer {\n  type: 'L1Loss'\n  loss_weight: 1\n    l1_loss_param { }\n}\n"
+        "layer { loss_weight: 2 l1_loss_param { } type: 'L1Loss' }\n"
+        "layer { type: 'L1Loss'  loss_weight: 0 }"),
+    "indented as the line in front of it": (
+        'layer { name: "l"\n   type: "L1Loss"\n      top: "x"\n}', "python",
+        'layer { name: "l"\n   type: "Python"\n      top: "x"\n      loss_weight: 1\n'
+        '      python_param {\n            module: "l1_loss_layer"\n'
+        '            layer: "L1LossLayer"\n      }\n}'),
+    "a comment in a block that begins in a line": (
+        "layer { type: 'L1Loss' l1_loss_param { # all\n} }", "plugin",
+        "layer { type: 'L1Loss' loss_weight: 1 python_param {\n  # all\n} }"),
+    "numbers at their limits": (
+        "layer { type: 'L1Loss' l1_loss_param { reduction: NONE axis: -2147483648 "
+        "ignore_label: 1e300 } }", "plugin",
+        "layer { type: 'L1Loss' loss_weight: 1 python_param { param_str: "
+        "'{\"reduction\": \"NONE\", \"axis\": -2147483648, \"ignore_label\": 1e+300}' } }"),
+    "in the order of the net, whatever loss_param says": (
+        "layer { type: 'L1Loss' loss_param { normalization: FULL } "
+        "l1_loss_param { ignore_label: 3 reduction: MEAN } }", "plugin",
+        "layer { type: 'L1Loss' loss_param { normalization: FULL } loss_weight: 1 "
+        "python_param { param_str: '{\"ignore_label\": 3, \"reduction\": \"MEAN\"}' } }"),
     "behind a semicolon": (
         layer("  phase: TRAIN ;\n"), "python",
         layer("  phase: TRAIN ;\n" + PYTHON + "  }\n", "Python")),

@@ -16,7 +16,7 @@ from caffe_route.layer import ROUTES
 from caffe_route.switch import switch
 
 REPO = Path(__file__).resolve().parent.parent
-NETS = sorted((REPO / "prototxt").glob("*.prototxt"))
+NETS = [net for net in sorted((REPO / "prototxt").glob("*.prototxt")) if net.stem != "solver"]
 WITH_LOSS = [path for path in NETS if path.stem != "deploy"]
 
 

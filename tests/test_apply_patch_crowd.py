@@ -5,6 +5,7 @@ CAFFE_L1_THOROUGH=1: 500 rounds.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import random
@@ -14,7 +15,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from patch_support import Result, contents, kit, make_small_checkout
+from patch_support import PROTO, Result, contents, kit, make_small_checkout
 
 ROUNDS = 500 if os.environ.get("CAFFE_L1_THOROUGH") == "1" else 16
 AT_WORK = "another apply_patch.py is at work in this tree"
@@ -89,3 +90,26 @@ def test_runs_at_once_work_or_give_way(trees, tmp_path, capsys):
         print("\nruns at once: " + ", ".join(f"{n} {word}" for word, n in sorted(counts.items())))
     assert counts["gave way"] + counts["worked"] > ROUNDS
     assert not wrong, "\n".join(map(str, wrong[:3]))
+
+
+def test_a_lock_that_was_removed_lets_nobody_in(tmp_path):
+    root = tmp_path / "caffe"
+    make_small_checkout(root)
+    handle = os.open(str(root), os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)  # as a run does whose lock file is gone
+    done = kit("apply", root)
+    assert done.code == 1 and AT_WORK in done.err
+    os.close(handle)
+    assert kit("apply", root).code == 0
+
+
+def test_a_run_that_has_caffe_proto_out_of_its_place_is_not_called_killed(tmp_path):
+    root = tmp_path / "caffe"
+    make_small_checkout(root)
+    assert kit("apply", root).code == 0
+    os.rename(str(root / PROTO), str(tmp_path / "caffe.proto"))
+    handle = os.open(str(root / ".l1loss-kit" / "lock"), os.O_RDWR)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    done = kit("status", root)
+    os.close(handle)
+    assert done.code == 1 and AT_WORK in done.err

@@ -8,6 +8,7 @@ of them, not one in turn.
 from __future__ import annotations
 
 import errno
+import hashlib
 import itertools
 import json
 import os
@@ -425,6 +426,30 @@ def check_only_ours_changed(before: dict, after: dict, what: tuple) -> None:
             assert not mode & 0o7000 and not mode & 0o111 or stat.S_ISDIR(mode), what
         else:
             assert before.get(path) == after.get(path), (path, what)
+
+
+def test_a_journal_of_a_clone_removes_no_layer_of_caffes_own(tmp_path):
+    root = tmp_path / "caffe"
+    make_small_checkout(root)
+    layer = root / "src/caffe/layers/data_layer.cpp"
+    layer.write_bytes(b"class DataLayer;\n")
+    (root / STATE).mkdir()
+    step = {"path": "src/caffe/layers/data_layer.cpp", "new": None,
+            "old": hashlib.sha256(layer.read_bytes()).hexdigest()}
+    (root / STATE / "journal.json").write_text(json.dumps(
+        {"format": 2, "verb": "revert", "run": "", "type_name": "Data", "steps": [step],
+         "folders": [], "record": None, "keep": []}))
+    for verb in ("revert", "apply"):
+        done = kit(verb, root)
+        assert done.code == 5 and "which is not the kit's; fix: " in done.err, done
+        assert layer.exists()
+
+
+def test_a_record_without_files_is_damaged(states, tmp_path):
+    root = copy_of(states / "patched", tmp_path / "caffe")
+    record = root / STATE / "record.json"
+    record.write_text(json.dumps(dict(json.loads(record.read_text()), files=[])))
+    assert kit("status", root).code == 5
 
 
 def test_a_journal_of_a_clone_writes_no_authorized_keys(states, tmp_path):

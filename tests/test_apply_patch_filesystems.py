@@ -430,3 +430,63 @@ def test_a_folder_swapped_for_a_link_after_the_plan_leads_nowhere(
     monkeypatch.setattr(commit, "stage", swap_and_stage)
     assert kit(verb, root).code in (0, 1, 4, 5)
     assert (snapshot(outside), sorted(p.name for p in outside.rglob("*"))) == before
+
+
+@root_only
+def test_a_folder_that_a_killed_run_of_root_left_is_given_away_by_the_next(others):
+    root, command = others
+    for path in [root, *root.rglob("*")]:
+        os.chown(str(path), 1001, 1001)
+    for name in (".l1loss-kit", ".l1loss-kit/blobs"):
+        (root / name).mkdir(0o700)
+    (root / ".l1loss-kit" / "lock").write_bytes(b"")
+    done = kit("apply", root)
+    assert done.code == 0, done
+    for path in (root / ".l1loss-kit").rglob("*"):
+        assert path.stat().st_uid == 1001, path
+    assert as_user(1001, [1001], 0o022, *command, "revert", root) == 0
+
+
+@root_only
+def test_what_another_user_may_not_enter_is_told_with_what_to_do(others):
+    root, command = others
+    for path in [root, *root.rglob("*")]:
+        os.chown(str(path), 1001, 1001)
+    (root / ".l1loss-kit").mkdir(0o700)
+    done = subprocess.run([*map(str, command), "apply", str(root)], capture_output=True, text=True,
+                          preexec_fn=lambda: (os.setgroups([]), os.setgid(1001), os.setuid(1001)))
+    assert done.returncode == 4 and done.stderr.endswith(
+        "; fix: run this as the owner of .l1loss-kit/, or move that folder out of the tree\n")
+
+
+@root_only
+@pytest.mark.parametrize("verb", ["check", "apply"])
+def test_a_file_with_an_acl_is_not_taken_from_its_owner(others, verb):
+    root, command = others
+    shared(root, 0o2775)
+    set_attribute(root / PROTO, ACL, acl_for(1002))
+    before = snapshot(root)
+    assert as_user(1002, [2000], 0o022, *command, verb, root) == 1
+    assert snapshot(root) == before
+    assert as_user(1001, [2000], 0o022, *command, verb, root) == 0
+
+
+@root_only
+def test_a_group_that_cannot_be_kept_is_told_by_check(others):
+    root, command = others
+    shared(root, 0o777)
+    os.chown(str(root / PROTO), 1001, 3000)
+    (root / PROTO).chmod(0o666)
+    assert as_user(1002, [2000], 0o022, *command, "check", root) == 1
+
+
+@root_only
+def test_someone_outside_of_the_group_leaves_setgid_on_the_folders(others):
+    root, command = others
+    shared(root, 0o2777)
+    assert as_user(1002, [1002], 0o022, *command, "status", root) == 1
+    os.chown(str(root / PROTO), 1002, 2000)
+    (root / PROTO).chmod(0o666)
+    assert as_user(1002, [1002], 0o022, *command, "apply", root) in (0, 1)
+    kits = root / ".l1loss-kit"
+    assert not kits.exists() or kits.stat().st_mode & 0o2000

@@ -11,6 +11,7 @@ from . import VERSION, runtest, verbs
 from .errors import FileSystemFailed, KitError, WrongUsage
 from .output import FOLDER_IS_GONE, is_folder_gone
 from .report import Report
+from .store import FOLDER
 
 EXITS = """exit codes:
   0  done, or already so (status: fully applied)
@@ -55,7 +56,10 @@ def failure(error: OSError) -> KitError:
     if is_folder_gone(error):
         return WrongUsage(*FOLDER_IS_GONE)
     name = f"{error.filename}: " if error.filename else ""
-    return FileSystemFailed(name + (error.strerror or str(error)), "look at the disk")
+    fix = "look at the disk"
+    if isinstance(error, PermissionError) and FOLDER in str(error.filename):
+        fix = f"run this as the owner of {FOLDER}/, or move that folder out of the tree"
+    return FileSystemFailed(name + (error.strerror or str(error)), fix)
 
 
 def show_wrong_usage(arguments: list[str], error: WrongUsage) -> int:

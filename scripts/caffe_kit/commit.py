@@ -15,13 +15,14 @@ none is removed whose bytes are not those of the journal: a user may have saved 
 from __future__ import annotations
 
 import contextlib
+import re
 from dataclasses import dataclass
 from typing import Iterator
 
-from .errors import FileSystemFailed, KitError, Mixed, Refused
+from .errors import FileSystemFailed, KitError, Mixed, RecordDamaged, Refused
 from .folder import Folder, NotAFile
 from .journal import Journal, Step, read_journal
-from .store import FOLDER, JOURNAL, RECORD, STAGING, Store, random_id, sha256
+from .store import FOLDER, JOURNAL, RECORD, STAGING, Store, random_id, restore_hint, sha256
 from .tree import PROTO
 
 
@@ -85,6 +86,7 @@ def recover(store: Store) -> list[str]:
     with told_as_error(store, {}, "tidy up"):
         store.remove_parts()
     if journal is not None:
+        check_ours(store, journal)
         now = {step: found(store, step) for step in journal.steps}
         with told_as_error(store, now, "roll forward"):
             left = roll_forward(store, journal)
@@ -94,6 +96,16 @@ def recover(store: Store) -> list[str]:
             unstage(store, staged)
         return [f"completed the interrupted {staged.verb}"]
     return []
+
+
+def check_ours(store: Store, journal: Journal) -> None:
+    """Whoever wrote the journal: no file is replaced or removed that is not one of the kit."""
+    name = re.escape(journal.type_name.encode("utf-8"))
+    for step in journal.steps:
+        data = None if step.path == PROTO or step.old is None else store.read_target(step.path)
+        if data is not None and not re.search(name + b"(?:Broadcast|Shape)", data):
+            problem = "the journal would change this file, which is not the kit's"
+            raise RecordDamaged(problem, restore_hint(), step.path)
 
 
 def saved_into(path: str) -> str:

@@ -28,6 +28,7 @@ NO_MODES = "this file system does not keep the modes of files"
 NO_SYNC = (
     "this file system cannot sync folders: run status after a loss of power in the next minute"
 )
+ACL = "system.posix_acl_access"
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -110,20 +111,28 @@ class Folder:
     # Changing
 
     def make_child(self, name: str, mode: int) -> Folder:
-        """A new folder that belongs to the owner of this one; another run may make it just now."""
+        """A new folder that belongs to the owner of this one; another run may make it just now.
+
+        One of our own that is there may have been left by a kill before it was given away.
+        """
         made = True
-        with self.named(name):
+        with self.named(name), no_umask():
             try:
-                os.mkdir(name, 0o700, dir_fd=self.handle)
+                os.mkdir(name, mode, dir_fd=self.handle)
             except FileExistsError:
                 made = False
         child = self.child(name)
         if child is None:
             raise FileNotFoundError(errno.ENOENT, "was removed just now", self.path(name))
-        if made:
-            with self.named(name):
-                self.adopt(child.handle)
-                self.set_mode(child.handle, mode | child.own_status().st_mode & 0o2000)
+        try:
+            if made or is_own(child.handle):
+                with self.named(name):
+                    self.adopt(child.handle)
+                    self.set_mode(child.handle, mode | child.own_status().st_mode & 0o2000)
+        except BaseException:
+            if made:
+                self.remove_child(name)
+            raise
         return child
 
     def create(self, name: str, data: bytes, mode: int, like: str | None = None) -> None:
@@ -159,7 +168,12 @@ class Folder:
                 change_group(handle, status.st_gid)
 
     def set_mode(self, handle: int, mode: int) -> None:
-        """Where all files of a mount have one mode, as on FAT, another is refused."""
+        """Where all files of a mount have one mode, as on FAT, another is refused.
+
+        Setting the mode that is there already could take setgid off, so it is not.
+        """
+        if stat.S_IMODE(os.fstat(handle).st_mode) == mode:
+            return
         try:
             os.fchmod(handle, mode)
         except OSError as error:
@@ -174,6 +188,7 @@ class Folder:
             if os.geteuid() == 0:
                 give_away(handle, status.st_uid, status.st_gid)
             else:
+                check_owner(status, attributes(old), self.path(like))
                 keep_group(handle, status.st_gid, self.path(like))
             copy_attributes(old, handle, self.path(like))
             self.set_mode(handle, status.st_mode & 0o777)
@@ -274,6 +289,27 @@ def renameat2(folder: int, old: str, new: str, flags: int) -> None:
 # Owners and attributes
 
 
+@contextlib.contextmanager
+def no_umask() -> Iterator[None]:
+    """What is made has its mode at once: a kill leaves nothing that others cannot use."""
+    before = os.umask(0)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def is_own(handle: int) -> bool:
+    return os.geteuid() in (0, os.fstat(handle).st_uid)
+
+
+def check_owner(status: os.stat_result, found: dict[str, bytes], path: str) -> None:
+    """A file that we replace is ours then, and an ACL names its owner by the file alone."""
+    if ACL in found and status.st_uid != os.geteuid():
+        problem = f"has an ACL and belongs to user {status.st_uid}, who could lose access to it"
+        raise Refused(problem, "run this as its owner", path)
+
+
 def give_away(handle: int, owner: int, group: int) -> None:
     """What root makes in a user's tree belongs to the user."""
     status = os.fstat(handle)
@@ -301,8 +337,12 @@ def keep_group(handle: int, group: int, path: str) -> None:
     except OSError as error:
         if error.errno not in REFUSED:
             raise
-        problem = f"belongs to group {group}, which you cannot give files to"
-        raise Refused(problem, "run this as its owner, or as a member of the group", path) from None
+        raise foreign_group(group, path) from None
+
+
+def foreign_group(group: int, path: str) -> Refused:
+    problem = f"belongs to group {group}, which you cannot give files to"
+    return Refused(problem, "run this as its owner, or as a member of the group", path)
 
 
 def copy_attributes(old: int, new: int, path: str) -> None:

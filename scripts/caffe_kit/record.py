@@ -107,6 +107,8 @@ def check_meaning(record: Record) -> None:
         check_naming(record.naming)
     except WrongUsage as error:
         raise ValueError(error.problem) from None
+    if not record.files:
+        raise ValueError("it tells of no file")
     if f"message {record.naming.message}" not in record.message:
         raise ValueError("message of the record is not valid")
     check_paths([file.path for file in record.files], record.folders, record.naming)

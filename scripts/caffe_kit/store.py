@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Callable, Iterable, Iterator, TypeVar
 
 from .errors import KitError, RecordDamaged, Refused
-from .folder import NEW, Folder, NotAFile, open_root, write_all
+from .folder import NEW, Folder, NotAFile, is_own, no_umask, open_root, write_all
 from .untrusted import HASH
 
 FOLDER = ".l1loss-kit"
@@ -103,7 +103,8 @@ class Store:
         mode = stat.S_IMODE(self.root.own_status().st_mode) & 0o777
         for parent, name in ((self.root, FOLDER), (None, BLOBS)):
             parent = parent or self.folder
-            if self.ours(parent.path(name)) is None:
+            there = self.ours(parent.path(name))
+            if there is None or is_own(there.handle):
                 self.folders[parent.path(name)] = parent.make_child(name, mode)
                 parent.sync()
 
@@ -122,29 +123,40 @@ class Store:
     def locked(self, shared: bool = False) -> Iterator[None]:
         """One writer at a time, or any number of readers.
 
-        The lock file stays, so that all runs lock the same one.
+        The lock file stays, so that all runs lock the same one. Somebody may remove it all the
+        same, so the tree's own folder is locked too, where that can be.
         """
+        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
         handle = self.open_lock()
         try:
-            take(handle, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+            take(handle, kind)
+            with contextlib.suppress(NoLocks):
+                take(self.root.handle, kind)
             if not shared and self.folder.status(".gitignore") is None:
                 self.put(self.folder, ".gitignore", b"*\n")
             yield
         finally:
+            with contextlib.suppress(OSError):
+                fcntl.flock(self.root.handle, fcntl.LOCK_UN)
             os.close(handle)
 
     def open_lock(self) -> int:
         folder = self.folder
         with folder.named(LOCK):
             try:
-                handle = os.open(LOCK, NEW, 0o600, dir_fd=folder.handle)
-                folder.adopt(handle)
-                folder.set_mode(handle, self.mode)
+                with no_umask():
+                    handle = os.open(LOCK, NEW, self.mode, dir_fd=folder.handle)
             except FileExistsError:
                 handle = open_there(folder)
-        if os.fstat(handle).st_nlink > 1:
-            os.close(handle)
-            raise not_a_lock()
+            try:
+                if os.fstat(handle).st_nlink > 1:
+                    raise not_a_lock()
+                if is_own(handle):
+                    folder.adopt(handle)
+                    folder.set_mode(handle, self.mode)
+            except BaseException:
+                os.close(handle)
+                raise
         return handle
 
     def consistently(self, work: Callable[[], Result]) -> Result:
@@ -281,10 +293,14 @@ def at_work() -> AtWork:
     return AtWork(problem, "wait until it has ended, then run this again", FOLDER)
 
 
-def no_locks(error: OSError) -> KitError:
+class NoLocks(Refused):
+    """This file system cannot keep two runs apart."""
+
+
+def no_locks(error: OSError) -> NoLocks:
     if error.errno not in NO_LOCKS:
         raise error
-    return Refused(
+    return NoLocks(
         f"this file system has no file locks ({error.strerror}), so two runs could meet",
         "work on a copy of the tree on a local disk, or mount it with locks",
         FOLDER,

@@ -7,7 +7,7 @@ import os
 import stat
 
 from .errors import Refused
-from .folder import Folder, NotAFile
+from .folder import Folder, NotAFile, attributes, check_owner, foreign_group
 from .store import Store, not_a_file
 
 
@@ -39,7 +39,7 @@ def check_file(path: str, status: os.stat_result) -> None:
 def check_ours_to_write(folder: Folder, name: str, status: os.stat_result) -> None:
     """Opened for writing, but not written: that asks permissions, ACLs and attributes alike."""
     try:
-        os.close(folder.open(name, os.O_WRONLY))
+        handle = folder.open(name, os.O_WRONLY)
     except NotAFile:
         raise not_a_file(folder.path(name)) from None
     except OSError as error:
@@ -47,10 +47,24 @@ def check_ours_to_write(folder: Folder, name: str, status: os.stat_result) -> No
             raise
         problem = f"is not yours to write: {(error.strerror or '').lower()}"
         raise Refused(problem, "run this as its owner", folder.path(name)) from None
+    try:
+        if os.geteuid() != 0:
+            check_owner(status, attributes(handle), folder.path(name))
+            check_group(folder, status, folder.path(name))
+    finally:
+        os.close(handle)
     above = folder.own_status()
     if above.st_mode & stat.S_ISVTX and os.geteuid() not in (0, above.st_uid, status.st_uid):
         problem = "the sticky folder lets only its owner replace it"
         raise Refused(problem, "run this as its owner", folder.path(name))
+
+
+def check_group(folder: Folder, status: os.stat_result, path: str) -> None:
+    """Whether a file that takes its place can belong to the same group."""
+    above = folder.own_status()
+    inherited = above.st_gid if above.st_mode & stat.S_ISGID else os.getegid()
+    if status.st_gid not in {inherited, os.getegid(), *os.getgroups()}:
+        raise foreign_group(status.st_gid, path)
 
 
 def check_folder(store: Store, path: str) -> None:

@@ -159,7 +159,8 @@ def tree_of(options: argparse.Namespace) -> CaffeTree:
         return open_tree(options.root)
     except WrongUsage:
         if os.path.isdir(options.root):
-            refuse_interrupted(Store(Path(options.root)))
+            store = Store(Path(options.root))
+            store.consistently(lambda: refuse_interrupted(store))
         raise
 
 

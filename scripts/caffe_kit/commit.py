@@ -143,7 +143,7 @@ def place(store: Store, step: Step) -> Folder:
 def swap(folder: Folder, step: Step) -> None:
     """The target and what lies beside it change places; with the step turned round, back again."""
     if step.new is None:
-        folder.move(step.name, step.beside)
+        folder.move_away(step.name, step.beside)
     elif step.old is None:
         folder.move(step.beside, step.name)
     else:

@@ -201,7 +201,7 @@ class Folder:
             os.rename(old, new, src_dir_fd=self.handle, dst_dir_fd=self.handle)
 
     def move(self, old: str, new: str) -> None:
-        """A rename that never replaces anything: FileExistsError."""
+        """A file of ours to its place, which never replaces anything there: FileExistsError."""
         with self.named(new):
             try:
                 return renameat2(self.handle, old, new, NOREPLACE)
@@ -215,6 +215,19 @@ class Folder:
                 raise FileExistsError(errno.EEXIST, "was created just now")
             os.rename(old, new, src_dir_fd=self.handle, dst_dir_fd=self.handle)
 
+    def move_away(self, name: str, ours: str) -> None:
+        """A user's file to a name of ours. It is never linked first: what is saved under its name
+        between link and unlink would be what the unlink removes."""
+        with self.named(ours):
+            try:
+                return renameat2(self.handle, name, ours, NOREPLACE)
+            except OSError as error:
+                if error.errno not in REFUSED:
+                    raise
+            if self.status(ours) is not None:
+                raise FileExistsError(errno.EEXIST, "was created just now")
+            os.rename(name, ours, src_dir_fd=self.handle, dst_dir_fd=self.handle)
+
     def exchange(self, one: str, other: str, spare: str) -> None:
         """Two files change their names, at once where the system can.
 
@@ -227,9 +240,9 @@ class Folder:
                 if error.errno not in REFUSED:
                     raise
             self.lacks.add(NO_EXCHANGE)
-            self.move(other, spare)
+            self.move_away(other, spare)
             self.move(one, other)
-            self.move(spare, one)
+            self.move_away(spare, one)
 
     def link(self, old: str, new: str) -> bool:
         """Whether this file system has hard links; FileExistsError as usual."""

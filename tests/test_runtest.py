@@ -390,6 +390,28 @@ def test_write_config_leaves_an_existing_one_alone(caffe):
     assert contents(caffe) == before
 
 
+def test_write_config_writes_through_no_link(caffe, tmp_path):
+    kit("apply", caffe)
+    (caffe / "Makefile").write_text("$(error not to be built)\n")
+    (caffe / "Makefile.config").symlink_to("../outside")
+    result = kit("runtest", "--quick", "--write-config", caffe)
+    assert (result.code, result.err) == (
+        1, "Makefile.config: is a link to nothing; fix: remove it\n")
+    assert not (tmp_path / "outside").exists()
+
+
+def test_cmake_builds_in_no_folder_that_a_link_in_the_tree_leads_to(caffe, tmp_path):
+    kit("apply", caffe)
+    (caffe / "Makefile").unlink()
+    (caffe / "CMakeLists.txt").write_text("message(FATAL_ERROR no)\n")
+    (tmp_path / "outside").mkdir()
+    (caffe / "build").symlink_to("../outside")
+    result = kit("runtest", "--quick", caffe)
+    assert (result.code, result.err) == (
+        1, "build: is a link; fix: remove it, or name the folder to build in: --build-dir\n")
+    assert not list((tmp_path / "outside").iterdir())
+
+
 def test_a_cmake_folder_of_another_tree_is_refused(patched_tree, cmake_folder, caffe):
     kit("apply", caffe)
     result = kit("runtest", "--quick", "--build-dir", cmake_folder[0], caffe)

@@ -186,13 +186,22 @@ def choose(
         if (folder / "CMakeCache.txt").is_file():
             return CMakeBuild(tree, naming, jobs, folder.resolve())
     if not tree.path("Makefile").is_file():
-        return CMakeBuild(tree, naming, jobs, tree.root / "build")
+        return CMakeBuild(tree, naming, jobs, fresh_folder(tree))
     raise Refused(
         "is not there, and make needs it",
         "add --write-config to write one that fits this machine, "
         "or --build-dir DIR to build with CMake",
         CONFIG,
     )
+
+
+def fresh_folder(tree: CaffeTree) -> Path:
+    """A clone may bring along a link in its place, which leads anywhere."""
+    folder = tree.root / "build"
+    if folder.is_symlink():
+        fix = "remove it, or name the folder to build in: --build-dir"
+        raise Refused("is a link", fix, "build")
+    return folder
 
 
 def read_cache(folder: Path) -> dict[str, str]:

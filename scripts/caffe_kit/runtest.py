@@ -14,6 +14,7 @@ from typing import BinaryIO
 from .build import CONFIG, CMakeBuild, MakeBuild, Stage, choose, files_to_compile, other_header
 from .diagnose import diagnose
 from .errors import BuildFailed, Refused, WrongUsage
+from .folder import open_root
 from .machine import probe
 from .make_config import makefile_config
 from .naming import Naming
@@ -21,7 +22,7 @@ from .payload import source_files
 from .process import run, terminate_as_interrupt
 from .progress import Progress
 from .report import Report
-from .store import FOLDER, Store, give, is_file, owner_of
+from .store import FOLDER, Store, is_file
 from .tree import CaffeTree, open_tree
 from .verbs import state_of
 
@@ -114,8 +115,12 @@ def write_config(tree: CaffeTree, report: Report) -> None:
         return
     if not tree.path("Makefile").is_file():
         raise Refused("is not there: this tree builds with CMake", "use --build-dir", "Makefile")
-    path.write_text(makefile_config(probe()))
-    give(path, owner_of(tree.root))
+    root = open_root(str(tree.root))
+    mode = root.own_status().st_mode & 0o666
+    try:
+        root.create(CONFIG, os.fsencode(makefile_config(probe())), mode)
+    except FileExistsError:
+        raise Refused("is a link to nothing", "remove it", CONFIG) from None
     report.messages.append(f"wrote {path}")
 
 

@@ -532,6 +532,7 @@ def test_the_log_of_runtest_is_not_written_through_a_link(states, tmp_path):
         outside = tmp_path / "outside"
         outside.write_bytes(b"mine\n")
         link(str(outside), str(root / STATE / "runtest.log"))
-        default_log(open_tree(str(root))).write_bytes(b"log\n")
+        with default_log(open_tree(str(root))) as log:
+            log.write(b"log\n")
         assert outside.read_bytes() == b"mine\n"
         outside.unlink()

@@ -390,6 +390,32 @@ def test_what_one_of_a_group_applies_the_owner_can_edit_and_revert(others, folde
 
 
 @root_only
+def test_whoever_may_write_in_the_tree_may_run_its_tests_again(others):
+    root, kit_command = others
+    (root / "Makefile").write_text("proto:\n\tfalse\n")
+    (root / "Makefile.config").touch()
+    shared(root, 0o2775)
+    for user, group in ((1002, 2000), (0, 0), (1001, 2000)):
+        groups, log = [user, group], root / STATE / "runtest.log"
+        assert as_user(user, groups, 0o022, *kit_command, "apply", root) == 0
+        assert as_user(user, groups, 0o022, *kit_command, "runtest", root) == 3
+        assert (log.stat().st_gid, stat.S_IMODE(log.stat().st_mode)) == (2000, 0o664)
+        assert log.stat().st_uid != 0
+        assert log.read_text().startswith("+ make -j")
+
+
+def test_a_folder_in_the_place_of_the_log_is_named(others):
+    root, _ = others
+    (root / "Makefile.config").touch()
+    (root / "Makefile").touch()
+    kit("apply", root)
+    (root / STATE / "runtest.log").mkdir()
+    result = kit("runtest", root)
+    assert (result.code, result.err.splitlines()[-1]) == (
+        5, f"{STATE}/runtest.log: is a folder; fix: move {STATE}/runtest.log away")
+
+
+@root_only
 def test_a_proto_that_is_not_ours_to_write_is_refused_at_check_time(others):
     root, kit_command = shared(others[0], 0o775), others[1]
     (root / PROTO).chmod(0o644)

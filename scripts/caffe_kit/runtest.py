@@ -22,7 +22,7 @@ from .payload import source_files
 from .process import run, terminate_as_interrupt
 from .progress import Progress
 from .report import Report
-from .store import FOLDER, Store, is_file
+from .store import FOLDER, Store
 from .tree import CaffeTree, open_tree
 from .verbs import state_of
 
@@ -73,13 +73,13 @@ def runtest(options: argparse.Namespace, report: Report) -> None:
     if options.write_config:
         write_config(tree, report)
     build = choose(tree, naming, options.jobs or cores(), options.build_dir)
-    log_path = Path(options.log).absolute() if options.log else default_log(tree)
+    log_path = Path(options.log).absolute() if options.log else tree.path(f"{FOLDER}/{LOG}")
     report.log = str(log_path)
     if not log_path.parent.is_dir():
         raise WrongUsage("there is no such folder", "mkdir it", str(log_path.parent))
     say(f"the log is {log_path}")
     try:
-        with open(str(log_path), "wb") as log, terminate_as_interrupt():
+        with open_log(options.log, tree) as log, terminate_as_interrupt():
             tests = build_and_test(build, tree, naming, options.quick, log, log_path)
         report.tests = {"run": tests.run, "passed": tests.passed, "failed": tests.failed}
         judge(tests, naming, log_path)
@@ -95,13 +95,18 @@ def require_applied(options: argparse.Namespace, report: Report) -> None:
         raise Refused(state.text, "run apply first", options.root)
 
 
-def default_log(tree: CaffeTree) -> Path:
+def open_log(named: str | None, tree: CaffeTree) -> BinaryIO:
+    """To write, and to read again what was written."""
+    return open(named, "w+b") if named else default_log(tree)
+
+
+def default_log(tree: CaffeTree) -> BinaryIO:
+    """A new file each time: the old one may be another user's, or a link."""
     store = Store(tree.root)
     store.create()
     with store.locked():
-        if not is_file(store.folder, LOG):
-            store.remove(LOG)  # a link would lead elsewhere what is written
-        return tree.path(f"{FOLDER}/{LOG}")
+        store.put(store.folder, LOG, b"")
+        return open(store.folder.open(LOG, os.O_RDWR), "w+b")
 
 
 def cores() -> int:
@@ -165,7 +170,8 @@ def run_stage(stage: Stage, folder: Path, log: BinaryIO, log_path: Path) -> None
     progress.close()
     # A make that is told to go on after errors, or to run nothing, ends well too.
     if code != 0 or (total and files_to_compile(stage, folder)):
-        raise diagnose(log_path.read_text("utf-8", "replace"), str(log_path), stage.title)
+        log.seek(0)
+        raise diagnose(log.read().decode("utf-8", "replace"), str(log_path), stage.title)
 
 
 def compiled_into_it(tree: CaffeTree, naming: Naming) -> list[Path]:

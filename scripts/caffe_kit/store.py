@@ -25,7 +25,8 @@ FOLDER = ".l1loss-kit"
 LOCK, RECORD, JOURNAL, STAGING, BLOBS = (
     "lock", "record.json", "journal.json", "journal.staging", "blobs"
 )
-PART = re.compile(r"(?:record\.json|journal\.staging|\.gitignore|[0-9a-f]{64})(?:\.\w+)?\.part\Z")
+PART = re.compile(
+    r"(?:record\.json|journal\.staging|runtest\.log|\.gitignore|[0-9a-f]{64})(?:\.\w+)?\.part\Z")
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EBADF}
 PATIENCE = 1.0  # seconds: a reader is done by then, another apply perhaps
 Result = TypeVar("Result")

@@ -138,6 +138,18 @@ def waiting(pipe: int) -> int:
     return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
+@pytest.mark.parametrize("encoding, said", [
+    ("ascii", b"\\xe9 \\udcff"), ("utf-8:strict", b"\xc3\xa9 \\udcff"),
+    ("utf-8:surrogateescape", b"\xc3\xa9 \xff")])
+def test_a_letter_that_the_output_cannot_hold_ends_no_work(encoding, said):
+    script = (f"import sys; sys.path.insert(0, {str(SCRIPTS)!r})\n"
+              "from caffe_kit.output import run\n"
+              "sys.exit(run(lambda arguments: print('\\xe9 \\udcff') or 3, []))")
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True,
+                          env=dict(os.environ, PYTHONIOENCODING=encoding))
+    assert (done.returncode, done.stdout, done.stderr) == (3, said + b"\n", b"")
+
+
 def test_ctrl_c_is_130_without_a_traceback():
     script = (f"import sys; sys.path.insert(0, {str(SCRIPTS)!r})\n"
               "from caffe_kit.output import run\n"

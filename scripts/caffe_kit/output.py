@@ -75,9 +75,11 @@ def lasting_output() -> Iterator[None]:
 
 
 def over(raw: Lasting, before: TextIO | None) -> TextIO:
-    """A text stream like the one that Python has made, if it made one."""
-    return io.TextIOWrapper(io.BufferedWriter(raw), before.encoding if before else "utf-8",
-                            before.errors if before else "backslashreplace", line_buffering=True)
+    """A text stream like the one that Python has made, if it made one, but for letters it lacks."""
+    encoding, errors = (before.encoding, before.errors) if before else ("utf-8", "strict")
+    return io.TextIOWrapper(io.BufferedWriter(raw), encoding,
+                            "backslashreplace" if errors == "strict" else errors,
+                            line_buffering=True)
 
 
 def fill_closed() -> None:

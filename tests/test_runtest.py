@@ -21,7 +21,7 @@ from caffe_kit.diagnose import diagnose
 from caffe_kit.machine import Machine, Python
 from caffe_kit.make_config import cmake_options, makefile_config
 from caffe_kit.naming import Naming
-from caffe_kit.progress import Progress, compiled_file, count_compiled
+from caffe_kit.progress import Progress, compiled_file, count_compiled, is_complete
 from caffe_kit.runtest import Tally, revert_command
 from caffe_kit.tree import open_tree
 from patch_support import SCRIPT, STATE, contents, edit, kit, make_checkout, snapshot
@@ -249,6 +249,21 @@ def test_a_make_that_ends_well_without_having_compiled_is_a_failure(patched_tree
     ):
         result = kit("runtest", "--quick", root)
     assert result.code == 3, result.out
+
+
+def test_a_library_that_was_not_linked_again_is_not_tested(patched_tree, tmp_path):
+    root, compiler = patched_tree.root, tmp_path / "g++"
+    compiler.write_text('#!/bin/sh\ncase " $* " in *" -shared "*) exit 1; esac\nexec g++ "$@"\n')
+    compiler.chmod(0o755)
+    assert kit("runtest", "--quick", root).code == 0
+    os.utime(str(root / "src/caffe/layers/l1_loss_layer.cpp"))
+    flags = f"MAKEFLAGS += -i\nCUSTOM_CXX := {compiler}\n"
+    for _ in range(2):  # the second time, there is nothing to compile
+        with added(root / "Makefile.config", flags):
+            result = kit("runtest", "--quick", root)
+        assert result.code == 3, result.out
+        assert result.err.splitlines()[-1].startswith("make failed; fix: see ")
+    assert kit("runtest", "--quick", root).code == 0
 
 
 def test_a_make_that_touches_leaves_no_file_behind(patched_tree):
@@ -541,6 +556,16 @@ def test_progress_knows_a_compiled_file(line, name):
 def test_a_dry_run_is_counted_once_per_file():
     text = "echo CXX a.cpp\ng++ a.cpp -o a.o\necho CXX b.cpp\necho CXX b.cpp\necho LD x\n"
     assert count_compiled(text) == 2
+
+
+@pytest.mark.parametrize("line", [
+    "echo LD -o .build_release/lib/libcaffe.so.1.0.0", "echo CXX/LD -o .build_release/tools/x.bin",
+    "[ 97%] Linking CXX shared library ../../lib/libcaffe.so",
+    'cmake -E cmake_echo_color --progress-num=78 "Linking CXX static library lib/libproto.a"',
+    "[3/9] Linking CXX executable test/test.testbin", "echo CXX src/caffe/blob.cpp"])
+def test_a_build_that_would_still_link_or_compile_is_not_complete(line):
+    assert not is_complete("make: entering\n" + line + "\n")
+    assert is_complete("make: entering\necho mkdir -p LD\n")
 
 
 def test_progress_tells_of_a_hundred_links_now_and_then():

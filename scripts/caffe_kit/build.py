@@ -13,7 +13,6 @@ from .machine import Machine, probe
 from .make_config import cmake_options
 from .naming import Naming
 from .process import output
-from .progress import count_compiled
 from .tree import CaffeTree
 
 CONFIG = "Makefile.config"
@@ -217,9 +216,9 @@ def need(program: str, package: str) -> None:
         raise Refused(f"{program} is not on PATH", f"sudo apt-get install {package}")
 
 
-def files_to_compile(stage: Stage, folder: Path) -> int:
-    text = output(stage.dry, folder, even_failed=True) if stage.dry else None
-    return count_compiled(text or "")
+def dry_run(stage: Stage, folder: Path) -> str:
+    """What is still to be done."""
+    return (output(stage.dry, folder, even_failed=True) if stage.dry else None) or ""
 
 
 def other_header(build: MakeBuild | CMakeBuild) -> tuple[Path, Path] | None:

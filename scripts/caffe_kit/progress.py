@@ -15,6 +15,8 @@ COMPILING = re.compile(
 # And for a program they link: `LD .build_release/src/caffe/test/test_blob.o`,
 # `[ 97%] Linking CXX executable ../../test/test.testbin`.
 LINKING = re.compile(r"^(?:LD .*?|\[ *\d+%\] Linking \w+ .*?)([^/ ]+)$")
+# What a dry run of make or CMake prints for all that it would link.
+UNLINKED = re.compile(r"\becho (?:LD|AR|CXX/LD) |Linking \w+ ")
 
 
 def compiled_file(line: str) -> str | None:
@@ -25,6 +27,11 @@ def compiled_file(line: str) -> str | None:
 def count_compiled(text: str) -> int:
     """How many files a dry run would compile."""
     return len({name for name in map(compiled_file, text.splitlines()) if name})
+
+
+def is_complete(text: str) -> bool:
+    """Whether a dry run would neither compile nor link."""
+    return not count_compiled(text) and not UNLINKED.search(text)
 
 
 class Progress:

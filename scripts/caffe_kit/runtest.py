@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from .build import CONFIG, CMakeBuild, MakeBuild, Stage, choose, files_to_compile, other_header
+from .build import CONFIG, CMakeBuild, MakeBuild, Stage, choose, dry_run, other_header
 from .diagnose import diagnose
 from .errors import BuildFailed, Refused, WrongUsage
 from .folder import open_root
@@ -20,7 +20,7 @@ from .make_config import makefile_config
 from .naming import Naming
 from .payload import source_files
 from .process import run, terminate_as_interrupt
-from .progress import Progress
+from .progress import Progress, count_compiled, is_complete
 from .report import Report
 from .store import FOLDER, Store
 from .tree import CaffeTree, open_tree
@@ -164,12 +164,11 @@ def ending(code: int) -> str:
 def run_stage(stage: Stage, folder: Path, log: BinaryIO, log_path: Path) -> None:
     if stage.why:
         say(stage.why)
-    total = files_to_compile(stage, folder)
-    progress = Progress(stage.title, total)
+    progress = Progress(stage.title, count_compiled(dry_run(stage, folder)))
     code = run(stage.command, folder, log, progress.line)
     progress.close()
     # A make that is told to go on after errors, or to run nothing, ends well too.
-    if code != 0 or (total and files_to_compile(stage, folder)):
+    if code != 0 or not is_complete(dry_run(stage, folder)):
         log.seek(0)
         raise diagnose(log.read().decode("utf-8", "replace"), str(log_path), stage.title)
 

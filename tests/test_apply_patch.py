@@ -207,6 +207,12 @@ def test_wrong_usage_exits_with_2(arguments):
     assert kit(*arguments).code == 2
 
 
+def test_an_option_has_its_one_name(caffe):
+    for option in ("--jso", "--type=L1Loss"):
+        result = kit("check", caffe, option)
+        assert result.code == 2 and f"unrecognized arguments: {option}" in result.err
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_no_protoc_is_one_line_with_the_command_that_installs_it(caffe, verb, tmp_path):
     before = snapshot(caffe)
@@ -216,6 +222,20 @@ def test_no_protoc_is_one_line_with_the_command_that_installs_it(caffe, verb, tm
         "protoc is not on PATH; fix: sudo apt-get install protobuf-compiler\n"
     )
     assert snapshot(caffe) == before
+
+
+@pytest.mark.parametrize("script, mode, problem", [
+    ("#!/bin/sh\n", 0o644, "cannot be run: Permission denied"),
+    ("no program", 0o755, "cannot be run: Exec format error"),
+    ("#!/bin/sh\n", 0o755, "writes nothing")])
+def test_a_protoc_that_does_not_work_is_named(caffe, tmp_path, script, mode, problem):
+    protoc = tmp_path / "protoc"
+    protoc.write_text(script)
+    protoc.chmod(mode)
+    result = kit_process("apply", caffe, env={"PATH": str(tmp_path)})
+    assert (result.code, result.err) == (
+        1, f"{protoc} {problem}; fix: sudo apt-get install --reinstall protobuf-compiler, or take "
+           "it from PATH\n")
 
 
 @pytest.mark.parametrize("raised", [

@@ -99,11 +99,12 @@ def parser(arguments: list[str]) -> argparse.ArgumentParser:
         description="Put the L1Loss layer into a Caffe source checkout, build it and test it.",
         epilog=EXITS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     main_parser.add_argument("--version", action="version", version=VERSION)
     commands = main_parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for verb, (_, summary) in VERBS.items():
-        command = commands.add_parser(verb, help=summary, description=summary)
+        command = commands.add_parser(verb, help=summary, description=summary, allow_abbrev=False)
         command.add_argument("root", metavar="CAFFE_ROOT", help="a Caffe source checkout")
         command.add_argument("--json", action="store_true", help="one JSON object on stdout")
         naming_options(command)

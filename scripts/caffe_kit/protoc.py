@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -67,9 +69,19 @@ def run_protoc(data: bytes, folder: Path) -> bytes:
             raise Refused(
                 "protoc is not on PATH", "sudo apt-get install protobuf-compiler"
             ) from None
+        except OSError as error:
+            raise unusable(f"cannot be run: {error.strerror}") from None
         if done.returncode != 0:
             raise invalid(done.stderr.decode("utf-8", "replace"))
+        if not descriptors.is_file():
+            raise unusable("writes nothing")
         return descriptors.read_bytes()
+
+
+def unusable(problem: str) -> Refused:
+    where = shutil.which("protoc", mode=os.F_OK) or "protoc"
+    return Refused(f"{where} {problem}", "sudo apt-get install --reinstall protobuf-compiler, or "
+                   "take it from PATH")
 
 
 def invalid(message: str) -> Refused:

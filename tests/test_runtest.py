@@ -484,6 +484,17 @@ def test_a_log_in_no_folder_is_wrong_usage(caffe, tmp_path):
     assert result.code == 2
 
 
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
+def test_a_log_that_is_no_file_is_wrong_usage(caffe, tmp_path, make):
+    kit("apply", caffe)
+    (caffe / "Makefile.config").write_text("CPU_ONLY := 1\n")
+    make(str(tmp_path / "log"))
+    done = subprocess.run([sys.executable, str(SCRIPT), "runtest", "--log", str(tmp_path / "log"),
+                           str(caffe)], capture_output=True, text=True, timeout=20)
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (
+        2, f"{tmp_path}/log: is not a file; fix: name another, or one that is not there")
+
+
 def test_edits_inside_our_files_are_no_reason_to_build(caffe):
     kit("apply", caffe)
     edit(caffe / HEADER, b"namespace caffe", b"namespace  caffe")

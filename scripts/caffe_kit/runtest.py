@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import re
 import shlex
@@ -97,7 +98,12 @@ def require_applied(options: argparse.Namespace, report: Report) -> None:
 
 def open_log(named: str | None, tree: CaffeTree) -> BinaryIO:
     """To write, and to read again what was written."""
-    return open(named, "w+b") if named else default_log(tree)
+    if not named:
+        return default_log(tree)
+    try:
+        return open(named, "w+b")
+    except (io.UnsupportedOperation, IsADirectoryError):
+        raise WrongUsage("is not a file", "name another, or one that is not there", named) from None
 
 
 def default_log(tree: CaffeTree) -> BinaryIO:

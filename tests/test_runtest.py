@@ -21,6 +21,7 @@ from caffe_kit.diagnose import diagnose
 from caffe_kit.machine import Machine, Python
 from caffe_kit.make_config import cmake_options, makefile_config
 from caffe_kit.naming import Naming
+from caffe_kit.process import run
 from caffe_kit.progress import Progress, compiled_file, count_compiled, is_complete
 from caffe_kit.runtest import Tally, revert_command
 from caffe_kit.tree import open_tree
@@ -482,6 +483,19 @@ def test_a_log_in_no_folder_is_wrong_usage(caffe, tmp_path):
     (caffe / "Makefile.config").write_text("CPU_ONLY := 1\n")
     result = kit("runtest", "--quick", "--log", tmp_path / "no/where.log", caffe)
     assert result.code == 2
+
+
+def test_a_server_that_a_build_started_is_not_waited_for(tmp_path):
+    said: list = []
+    script = "setsid sleep 10 & printf 'a\\n\\nb'; exit 3"
+    with open(str(tmp_path / "log"), "w+b") as log:
+        code = run(["sh", "-c", script], tmp_path, log, said.append)
+        log.seek(0)
+        assert log.read().endswith(b"\na\n\nb")
+    left = running_in(tmp_path, "sleep")
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert (code, said, len(left)) == (3, ["a", "", "b"], 1)
 
 
 @pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import subprocess
 import time
@@ -48,11 +49,29 @@ def run(command: list[str], folder: Path, log: BinaryIO, on_line: OnLine) -> int
         problem = f"cannot be run: {error.strerror}"
         raise BuildFailed(problem, "run it by hand to see why", command[0]) from None
     with ended_on_error(process, mark):
-        for line in process.stdout or []:
+        for line in lines(process):
             log.write(line)
             log.flush()
             on_line(line.decode("utf-8", "replace").rstrip("\r\n"))
         return process.wait()
+
+
+def lines(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
+    """What it prints until it ends; a server that it started may keep the pipe open for longer."""
+    assert process.stdout is not None
+    rest = b""
+    while True:
+        ended = process.poll() is not None
+        if select.select([process.stdout], [], [], 0 if ended else 0.1)[0]:
+            data = os.read(process.stdout.fileno(), 1 << 16)
+            if not data:
+                break
+            *whole, rest = (rest + data).split(b"\n")
+            yield from (line + b"\n" for line in whole)
+        elif ended:
+            break
+    if rest:
+        yield rest
 
 
 def output(command: list[str], folder: Path, even_failed: bool = False) -> str | None:

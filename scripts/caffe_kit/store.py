@@ -368,12 +368,6 @@ def owner_of(path: Path) -> tuple[int, int]:
     return status.st_uid, status.st_gid
 
 
-def give(path: Path, owner: tuple[int, int]) -> None:
-    """What root makes in a user's tree belongs to the user."""
-    if os.geteuid() == 0:
-        os.chown(str(path), *owner, follow_symlinks=False)
-
-
 def remove_if_there(path: Path) -> None:
     with contextlib.suppress(FileNotFoundError):
         os.unlink(str(path))

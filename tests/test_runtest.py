@@ -18,12 +18,13 @@ import pytest
 from caffe_kit import machine
 from caffe_kit.build import CMakeBuild, MakeBuild
 from caffe_kit.diagnose import diagnose
+from caffe_kit.errors import BuildFailed
 from caffe_kit.machine import Machine, Python
 from caffe_kit.make_config import cmake_options, makefile_config
 from caffe_kit.naming import Naming
 from caffe_kit.process import run
 from caffe_kit.progress import Progress, compiled_file, count_compiled, is_complete
-from caffe_kit.runtest import Tally, revert_command
+from caffe_kit.runtest import Tally, refuse_stale, revert_command
 from caffe_kit.tree import open_tree
 from patch_support import SCRIPT, STATE, contents, edit, kit, make_checkout, snapshot
 
@@ -286,9 +287,19 @@ def test_a_binary_older_than_its_sources_does_not_count(patched_tree):
     finally:
         os.utime(str(binary), (now, now))
     assert result.code == 3, result.out
-    assert result.err.splitlines()[-1] == (
-        f"{binary}: is older than l1_loss_layer.hpp, though the build ended well; "
-        "fix: remove it and run this again")
+    assert result.err.splitlines()[-1].startswith("make failed; fix: see ")
+
+
+def test_a_program_older_than_its_sources_is_named(tmp_path):
+    program, header = tmp_path / "test.testbin", tmp_path / "l1_loss_layer.hpp"
+    program.write_bytes(b"")
+    header.write_bytes(b"")
+    refuse_stale(program, [header])
+    os.utime(str(program), (0, 0))
+    with pytest.raises(BuildFailed) as error:
+        refuse_stale(program, [header])
+    assert str(error.value) == (f"{program}: is older than l1_loss_layer.hpp, though the build "
+                                "ended well; fix: remove it and run this again")
 
 
 # What stands in the place of the test program, and what is said of it.

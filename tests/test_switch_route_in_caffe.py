@@ -16,7 +16,7 @@ from route_caffes import caffes
 
 REPO = Path(__file__).resolve().parent.parent
 FILES = {path.stem: path.read_bytes() for path in sorted((REPO / "prototxt").glob("*.prototxt"))
-         if path.stem != "deploy"}
+         if path.stem not in ("deploy", "solver")}
 DATA = FILES["weighted_native"].decode().rsplit("layer {", 1)[0]
 BOTTOMS = "bottom: 'prediction' bottom: 'target' top: 'loss'"
 # The loss layer as people write it: defaults, odd spellings, and a top that is no loss itself.

@@ -203,30 +203,34 @@ class Folder:
     def move(self, old: str, new: str) -> None:
         """A file of ours to its place, which never replaces anything there: FileExistsError."""
         with self.named(new):
-            try:
-                return renameat2(self.handle, old, new, NOREPLACE)
-            except OSError as error:
-                if error.errno not in REFUSED:
-                    raise
+            if self.rename_at_once(old, new):
+                return
             if self.link(old, new):
                 os.unlink(old, dir_fd=self.handle)
-                return None
-            if self.status(new) is not None:
-                raise FileExistsError(errno.EEXIST, "was created just now")
-            os.rename(old, new, src_dir_fd=self.handle, dst_dir_fd=self.handle)
+            else:
+                self.look_and_rename(old, new)
 
     def move_away(self, name: str, ours: str) -> None:
         """A user's file to a name of ours. It is never linked first: what is saved under its name
         between link and unlink would be what the unlink removes."""
         with self.named(ours):
-            try:
-                return renameat2(self.handle, name, ours, NOREPLACE)
-            except OSError as error:
-                if error.errno not in REFUSED:
-                    raise
-            if self.status(ours) is not None:
-                raise FileExistsError(errno.EEXIST, "was created just now")
-            os.rename(name, ours, src_dir_fd=self.handle, dst_dir_fd=self.handle)
+            if not self.rename_at_once(name, ours):
+                self.look_and_rename(name, ours)
+
+    def rename_at_once(self, old: str, new: str) -> bool:
+        """Whether the system can rename and never replace; FileExistsError where it would."""
+        try:
+            renameat2(self.handle, old, new, NOREPLACE)
+        except OSError as error:
+            if error.errno in REFUSED:
+                return False
+            raise
+        return True
+
+    def look_and_rename(self, old: str, new: str) -> None:
+        if self.status(new) is not None:
+            raise FileExistsError(errno.EEXIST, "was created just now")
+        os.rename(old, new, src_dir_fd=self.handle, dst_dir_fd=self.handle)
 
     def exchange(self, one: str, other: str, spare: str) -> None:
         """Two files change their names, at once where the system can.

@@ -28,8 +28,11 @@ def save_into(path: Path, held: int) -> None:
 
 
 def save_by_rename(path: Path, held: int) -> None:
+    """As editors do it: the new file has the old one's mode, whatever the umask."""
     new = path.with_name("." + path.name + ".swp")
-    new.write_bytes((path.read_bytes() if path.exists() else b"") + MINE)
+    if path.exists():
+        shutil.copy(str(path), str(new))
+    save_into(new, held)
     os.rename(str(new), str(path))
 
 

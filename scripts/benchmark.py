@@ -22,8 +22,8 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
-from caffe_bench import table  # noqa: E402
-from caffe_kit.output import run  # noqa: E402
+from benchmarks import table  # noqa: E402
+from caffe_l1.common.output import run  # noqa: E402
 
 COUNTS = [1024, 8192, 65536, 524288, 4194304, 33554432]
 ACCURACY_COUNT = 100_000_000
@@ -145,11 +145,11 @@ def start_workers(torch: Path | None) -> list[Worker]:
     folder = work_folder() / "bench"
     print("benchmark: compiling; the first time this builds a patched Caffe, about 3 minutes",
           file=sys.stderr)
-    built = subprocess.run([*sandbox(), "python3", str(HERE / "caffe_bench" / "build.py"),
+    built = subprocess.run([*sandbox(), "python3", str(HERE / "benchmarks" / "build.py"),
                             str(folder)])
     if built.returncode:
         sys.exit(built.returncode)
-    worker = str(HERE / "caffe_bench" / "worker.py")
+    worker = str(HERE / "benchmarks" / "worker.py")
     pycaffe = ["env", f"PYTHONPATH={folder / 'patched' / 'python'}"]
     workers = [
         Worker([*sandbox(), *pycaffe, "python3", worker, "patched", str(folder / "patched")]),
@@ -196,7 +196,7 @@ def processor() -> str:
 
 def plot(result: dict, file: Path) -> None:
     """By the Python of the sandbox, which has matplotlib."""
-    drawn = subprocess.run([*sandbox(), "python3", str(HERE / "caffe_bench" / "plot.py")],
+    drawn = subprocess.run([*sandbox(), "python3", str(HERE / "benchmarks" / "plot.py")],
                            input=json.dumps(result).encode(), stdout=subprocess.PIPE)
     if drawn.returncode:
         sys.exit("benchmark: the plot failed; see the message above")

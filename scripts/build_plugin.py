@@ -1,16 +1,12 @@
 #!/usr/bin/env python3
 """Compile the native layer into a plugin for an installed Caffe that nobody rebuilds."""
 
-from __future__ import annotations
-
 import sys
-from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from caffe_kit.output import run  # noqa: E402  (the folder must be on the path first)
-from caffe_plugin.cli import main  # noqa: E402
+from caffe_l1.cli import entry  # noqa: E402  (the folder must be on the path first)
 
 if __name__ == "__main__":
-    sys.exit(run(partial(main, program="build_plugin.py"), sys.argv[1:]))
+    sys.exit(entry("build_plugin.py", "build-plugin"))

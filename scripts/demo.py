@@ -14,11 +14,11 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
-from caffe_demo import engel  # noqa: E402
-from caffe_kit import output  # noqa: E402
-from caffe_kit.diagnose import diagnose  # noqa: E402
-from caffe_kit.machine import probe  # noqa: E402
-from caffe_kit.make_config import makefile_config  # noqa: E402
+from caffe_l1.common import output  # noqa: E402
+from caffe_l1.common.machine import probe  # noqa: E402
+from caffe_l1.runtest.diagnose import diagnose  # noqa: E402
+from caffe_l1.runtest.make_config import makefile_config  # noqa: E402
+from demos import engel  # noqa: E402
 
 OUTPUT = HERE.parent / "build" / "demo"
 APPLY = [sys.executable, str(HERE / "apply_patch.py")]
@@ -127,7 +127,7 @@ def train(route: engel.Route, environment: dict[str, str], plugin: Path | None =
     python_path = [str(HERE.parent / "python_layer"), environment.get("PYTHONPATH", "")]
     environment = dict(environment, PYTHONPATH=os.pathsep.join(filter(None, python_path)),
                        GLOG_minloglevel="2")
-    command = [sys.executable, str(HERE / "caffe_demo" / "train.py"), route.name, str(file)]
+    command = [sys.executable, str(HERE / "demos" / "train.py"), route.name, str(file)]
     started = time.monotonic()
     run(command + ([str(plugin)] if plugin else []), environment)
     result = json.loads(file.read_text())
@@ -137,7 +137,7 @@ def train(route: engel.Route, environment: dict[str, str], plugin: Path | None =
 
 
 def report(results: list[dict]) -> None:
-    from caffe_demo import picture
+    from demos import picture
     income, food = engel.load()
     optimum = engel.least_absolute_deviations(income, food)
     print(f"\nEngel's 235 households: food = intercept + slope * income\n\n"

@@ -21,8 +21,8 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "python_layer")]
 os.environ.setdefault("GLOG_minloglevel", "2")
 
-from caffe_demo import fetch_motorcycle  # noqa: E402
-from caffe_kit.output import run  # noqa: E402
+from caffe_l1.common.output import run  # noqa: E402
+from demos import fetch_motorcycle  # noqa: E402
 
 PICTURE = HERE.parent / "build" / "demo" / "stereo.png"
 BATCH = 1024
@@ -83,7 +83,7 @@ def in_sandbox(only_fetch: bool, arguments: list[str]) -> int:
 
 def demo(iterations: int) -> None:
     import numpy as np
-    from caffe_demo import motorcycle
+    from demos import motorcycle
     left, right, disparity = motorcycle.load()
     missing = ~np.isfinite(disparity)
     print(f"true disparity: {disparity.shape[0]} x {disparity.shape[1]} pixels, "
@@ -125,7 +125,7 @@ def make_solver(options: dict, inputs: int, iterations: int):
 
 def feed(net, matches, disparity) -> None:
     """Fill a batch; what is missing at its end stays as it was."""
-    from caffe_demo.motorcycle import DISPARITIES
+    from demos.motorcycle import DISPARITIES
     net.blobs["matches"].data[:len(matches)] = matches
     net.blobs["disparity"].data[:len(matches), 0] = disparity / DISPARITIES
 
@@ -133,7 +133,7 @@ def feed(net, matches, disparity) -> None:
 def train(solver, inputs, disparity, iterations: int) -> None:
     """On pixels drawn at random, the infinite ones among them."""
     import numpy as np
-    from caffe_demo.progress import progress
+    from demos.progress import progress
     inputs, disparity = inputs.reshape(-1, inputs.shape[-1]), disparity.reshape(-1)
     generator = np.random.RandomState(1701)
     for _ in progress(range(iterations)):
@@ -144,7 +144,7 @@ def train(solver, inputs, disparity, iterations: int) -> None:
 
 def predict(net, inputs):
     import numpy as np
-    from caffe_demo.motorcycle import DISPARITIES
+    from demos.motorcycle import DISPARITIES
     flat = inputs.reshape(-1, inputs.shape[-1])
     result = np.empty(len(flat), np.float32)
     for begin in range(0, len(flat), BATCH):

@@ -14,7 +14,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import NamedTuple
 
-from caffe_kit.cli import main
+from caffe_l1 import cli
 
 REPO = Path(__file__).resolve().parent.parent
 SCRIPT = REPO / "scripts" / "apply_patch.py"
@@ -67,7 +67,7 @@ def kit(*arguments: object) -> Result:
     out, err = Buffered(), Buffered()
     with redirect_stdout(out), redirect_stderr(err):
         try:
-            code = main([str(argument) for argument in arguments])
+            code = cli.main([*map(str, arguments)], SCRIPT.name, cli.OF_A_CHECKOUT)
         except SystemExit as stop:
             code = int(stop.code or 0)
     return Result(code, out.text(), err.text())

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Iterator
 
-from caffe_kit import folder
+from caffe_l1.common import folder
 
 TORN = ("all", "nothing", "half", "zeros")
 

@@ -6,7 +6,7 @@ import contextlib
 import os
 from typing import Callable, Iterator
 
-from caffe_kit import folder
+from caffe_l1.common import folder
 
 CALLS = ("open", "stat", "lstat", "listdir", "write", "fsync", "fchmod", "fchown", "mkdir", "rmdir",
          "rename", "replace", "link", "unlink")

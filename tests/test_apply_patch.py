@@ -293,7 +293,7 @@ def test_the_readme_names_the_keys_of_json_and_every_exit_code(caffe):
     keys, codes = (re.findall(r"`([^`]+)`", " ".join(re.findall(r"^\|([^|]*)\|", table, re.M)))
                    for table in re.findall(r"^\| (?:key|exit code) \|.*?\n\n", readme, re.M | re.S))
     assert keys == list(kit("status", caffe, "--json").json)
-    assert codes == re.findall(r"^  (\d+)  ", kit("--help").out, re.M)
+    assert codes == re.findall(r"^  (\d+)  ", kit("apply", "--help").out, re.M)
 
 
 def test_json_of_status_says_what_each_file_is(caffe):
@@ -324,8 +324,9 @@ def test_wrong_usage_is_json_too_where_that_is_asked_for(arguments, verb, proble
 def test_a_folder_that_begins_with_a_dash_by_every_name_of_the_script(caffe, monkeypatch):
     monkeypatch.chdir(caffe.parent)
     caffe.rename("-dash")
-    for script in ("apply_patch.py", "caffe_l1/cli.py"):
-        command = [sys.executable, str(SCRIPT.parent / script), "check", "--", "-dash"]
+    monkeypatch.setenv("PYTHONPATH", str(SCRIPT.parent))
+    for script in ([str(SCRIPT)], ["-m", "caffe_l1"]):
+        command = [sys.executable, *script, "check", "--", "-dash"]
         done = subprocess.run(command, capture_output=True, text=True)
         assert (done.returncode, done.stderr) == (0, ""), done.stderr
         assert done.stdout.endswith("apply would change 5 files: 4 created, 1 edited\n")

@@ -14,9 +14,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from caffe_kit import commit, payload, plan
-from caffe_kit.errors import Refused
-from caffe_kit.store import Store
+from caffe_l1.common.errors import Refused
+from caffe_l1.patch import commit, payload, plan
+from caffe_l1.patch.store import Store
 from patch_support import (
     PROTO,
     SCRIPT,

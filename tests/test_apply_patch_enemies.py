@@ -18,10 +18,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from caffe_kit import commit
-from caffe_kit.runtest import default_log
-from caffe_kit.store import Store
-from caffe_kit.tree import open_tree
+from caffe_l1.common.tree import open_tree
+from caffe_l1.patch import commit
+from caffe_l1.patch.store import Store
+from caffe_l1.runtest.runtest import default_log
 from patch_support import (
     PROTO,
     SOURCES,

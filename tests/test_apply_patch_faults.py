@@ -49,19 +49,19 @@ class Outcome(NamedTuple):
 def copy_kit(folder: Path) -> Path:
     """The kit as it is now: someone may be at work on the sources while this runs."""
     shutil.copytree(str(REPO / "caffe_patch"), str(folder / "caffe_patch"))
-    shutil.copytree(str(REPO / "scripts/caffe_kit"), str(folder / "scripts/caffe_kit"))
+    shutil.copytree(str(REPO / "scripts/caffe_l1"), str(folder / "scripts/caffe_l1"))
     return Path(shutil.copy2(str(patch_support.SCRIPT), str(folder / "scripts")))
 
 
 def use_kit(script: Path) -> None:
     """In a worker process: kit() is the copy's."""
-    for name in [name for name in sys.modules if name.partition(".")[0] == "caffe_kit"]:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "caffe_l1"]:
         del sys.modules[name]
     sys.path.insert(0, str(script.parent))
-    from caffe_kit import cli
+    from caffe_l1 import cli
 
     assert cli.__file__.startswith(str(script.parent))
-    patch_support.SCRIPT, patch_support.main = script, cli.main
+    patch_support.SCRIPT, patch_support.cli = script, cli
 
 
 def strace(root: Path, verb: str, trace: Path, *options: str) -> int:

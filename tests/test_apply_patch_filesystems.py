@@ -18,7 +18,7 @@ from pathlib import Path
 
 import patch_support
 import pytest
-from caffe_kit import commit
+from caffe_l1.patch import commit
 from patch_support import (
     PROTO,
     SOURCES,
@@ -363,8 +363,8 @@ def others(tmp_path):
             folder.chmod(folder.stat().st_mode | 0o055)
     make_small_checkout(tmp_path / "caffe")
     shutil.copytree(str(patch_support.REPO / "caffe_patch"), str(tmp_path / "kit/caffe_patch"))
-    scripts = Path(shutil.copytree(str(patch_support.SCRIPT.parent / "caffe_kit"),
-                                   str(tmp_path / "kit/scripts/caffe_kit"))).parent
+    scripts = Path(shutil.copytree(str(patch_support.SCRIPT.parent / "caffe_l1"),
+                                   str(tmp_path / "kit/scripts/caffe_l1"))).parent
     script = shutil.copy2(str(patch_support.SCRIPT), str(scripts))
     (tmp_path / "tmp").mkdir()
     (tmp_path / "tmp").chmod(0o1777)

@@ -15,7 +15,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from caffe_kit import commit
+from caffe_l1.patch import commit
 from patch_support import PROTO, STATE, TARGETS, contents, kit, make_small_checkout
 from power import choices, key_of, materialise, moments, recorded
 

@@ -13,9 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from caffe_kit.naming import Naming
-from caffe_kit.payload import fit
-from caffe_kit.tree import open_tree
+from caffe_l1.common.tree import open_tree
+from caffe_l1.patch.naming import Naming
+from caffe_l1.patch.payload import fit
 from patch_support import CAFFE, PROTO, contents, edit, kit, make_checkout
 
 FLAGS = ["-std=c++11", "-O0", "-w", "-fPIC", "-pthread", "-DCPU_ONLY", "-I/usr/include/hdf5/serial"]

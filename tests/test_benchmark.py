@@ -12,12 +12,12 @@ from unittest import mock
 
 import benchmark
 import pytest
-from caffe_bench import table
-from caffe_bench.build import HARNESS
-from caffe_plugin import build, installed
+from benchmarks import table
+from benchmarks.build import HARNESS
+from caffe_l1.plugin import build, installed
 
 REPO = Path(__file__).resolve().parent.parent
-FIGURES = REPO / "scripts" / "caffe_bench" / "figures.json"
+FIGURES = REPO / "scripts" / "benchmarks" / "figures.json"
 # A multiple of every batch that is a power of 2, so that 1 / batch and its multiples are exact.
 COUNT = 1 << 22
 
@@ -28,7 +28,7 @@ def worker(native_caffe, tmp_path_factory):
     folder = tmp_path_factory.mktemp("bench")
     with mock.patch.dict(os.environ, CAFFE_ROOT=str(native_caffe.parent)):
         build.build_beside(installed.find(), HARNESS, folder / "harness.so")
-    script = str(REPO / "scripts" / "caffe_bench" / "worker.py")
+    script = str(REPO / "scripts" / "benchmarks" / "worker.py")
     worker = benchmark.Worker(["env", f"PYTHONPATH={native_caffe}", sys.executable, script,
                                "patched", str(folder)])
     yield worker

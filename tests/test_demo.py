@@ -11,7 +11,7 @@ from pathlib import Path
 import demo
 import numpy as np
 import pytest
-from caffe_demo import engel, picture
+from demos import engel, picture
 from patch_support import make_checkout
 from PIL import Image
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from caffe_demo import motorcycle
+from demos import motorcycle
 from environment import seeing
 
 REPO = Path(__file__).resolve().parent.parent

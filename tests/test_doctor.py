@@ -11,10 +11,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from caffe_doctor import ask
-from caffe_doctor.finding import LACKS, OK, Finding, judge
-from caffe_kit import VERSION
-from caffe_plugin import installed
+from caffe_l1 import VERSION
+from caffe_l1.doctor import ask
+from caffe_l1.doctor.finding import LACKS, OK, Finding, judge
+from caffe_l1.plugin import installed
 from environment import seeing
 from patch_support import edit, kit_process, make_checkout, make_small_checkout
 

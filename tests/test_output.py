@@ -33,17 +33,17 @@ CASES = {
     "doctor": (["doctor.py", "--python", "/nowhere", "caffe"], 0, None),
     "switch_route": (["switch_route.py", "net.prototxt", "--to", "python", "--in-place"], 0, None),
     "switch_route refused": (["switch_route.py", "none.prototxt", "--to", "python"], 1, None),
-    "benchmark": (["benchmark.py", "--markdown", str(SCRIPTS / "caffe_bench/figures.json")], 0,
+    "benchmark": (["benchmark.py", "--markdown", str(SCRIPTS / "benchmarks/figures.json")], 0,
                   None),
     "benchmark refused": (["benchmark.py", "--markdown", "none.json"], 1, None),
     "demo": (["demo.py", "--quick"], 0, PICTURES / "engel.png"),
     "demo_stereo help": (["demo_stereo.py", "--help"], 0, None),
     "demo_stereo": (["demo_stereo.py", "--iterations", "3"], 1, PICTURES / "stereo.png"),
-    "caffe-l1": (["caffe_l1/cli.py", "apply", "caffe"], 0,
+    "caffe-l1": (["caffe_l1", "apply", "caffe"], 0,
                  "caffe/include/caffe/layers/l1_loss_layer.hpp"),
-    "caffe-l1 path": (["caffe_l1/cli.py", "path"], 0, None),
-    "caffe-l1 help": (["caffe_l1/cli.py", "--help"], 0, None),
-    "caffe-l1 wrong": (["caffe_l1/cli.py", "bild"], 2, None),
+    "caffe-l1 path": (["caffe_l1", "path"], 0, None),
+    "caffe-l1 help": (["caffe_l1", "--help"], 0, None),
+    "caffe-l1 wrong": (["caffe_l1", "bild"], 2, None),
 }
 # A shell's redirections; `pipe` is a pipe whose reader has gone.
 STREAMS = {
@@ -67,14 +67,18 @@ def folder(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
+def program(script: str) -> list[str]:
+    return ["-m", script] if script == "caffe_l1" else [str(SCRIPTS / script)]
+
+
 def run(redirections: str, script: str, *arguments: str) -> SimpleNamespace:
     reader, pipe = os.pipe()
     os.close(reader)
     shell = ["bash", "-c", f'pipe={pipe}; "$@" {redirections}', "bash"]
     try:
-        done = subprocess.run([*shell, sys.executable, str(SCRIPTS / script), *arguments],
+        done = subprocess.run([*shell, sys.executable, *program(script), *arguments],
                               pass_fds=[pipe], capture_output=True, text=True,
-                              env=seeing(REPO / "python_layer"))
+                              env=seeing(REPO / "python_layer", SCRIPTS))
     finally:
         os.close(pipe)
     return SimpleNamespace(code=done.returncode, out=done.stdout, err=done.stderr)
@@ -143,7 +147,7 @@ def waiting(pipe: int) -> int:
     ("utf-8:surrogateescape", b"\xc3\xa9 \xff")])
 def test_a_letter_that_the_output_cannot_hold_ends_no_work(encoding, said):
     script = (f"import sys; sys.path.insert(0, {str(SCRIPTS)!r})\n"
-              "from caffe_kit.output import run\n"
+              "from caffe_l1.common.output import run\n"
               "sys.exit(run(lambda arguments: print('\\xe9 \\udcff') or 3, []))")
     done = subprocess.run([sys.executable, "-c", script], capture_output=True,
                           env=dict(os.environ, PYTHONIOENCODING=encoding))
@@ -152,7 +156,7 @@ def test_a_letter_that_the_output_cannot_hold_ends_no_work(encoding, said):
 
 def test_ctrl_c_is_130_without_a_traceback():
     script = (f"import sys; sys.path.insert(0, {str(SCRIPTS)!r})\n"
-              "from caffe_kit.output import run\n"
+              "from caffe_l1.common.output import run\n"
               "def main(arguments): raise KeyboardInterrupt\n"
               "sys.exit(run(main, []))")
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
@@ -163,14 +167,14 @@ def test_ctrl_c_is_130_without_a_traceback():
 
 @pytest.mark.parametrize("command", [
     ["apply_patch.py", "status", "caffe"], ["apply_patch.py", "runtest", "caffe"],
-    ["caffe_l1/cli.py", "check", "caffe"], ["build_plugin.py", "-o", ""],
+    ["caffe_l1", "check", "caffe"], ["build_plugin.py", "-o", ""],
     ["demo_stereo.py", "--iterations", "none"], ["benchmark.py", "--markdown", "none.json"]])
 def test_in_a_deleted_folder_a_script_says_so_or_does_its_work(tmp_path, command):
     gone = tmp_path / "gone"
     gone.mkdir()
     shell = f'cd "{gone}" && rmdir "{gone}" && exec "$@"'
-    done = subprocess.run(["bash", "-c", shell, "bash", sys.executable, str(SCRIPTS / command[0]),
-                           *command[1:]], capture_output=True, text=True)
+    done = subprocess.run(["bash", "-c", shell, "bash", sys.executable, *program(command[0]),
+                           *command[1:]], capture_output=True, text=True, env=seeing(SCRIPTS))
     assert "Traceback" not in done.stderr
     assert done.returncode in (1, 2)
 

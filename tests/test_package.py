@@ -16,7 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from caffe_kit import VERSION
+from caffe_l1 import VERSION
 from caffe_l1.cli import VERBS
 from patch_support import make_small_checkout, snapshot
 
@@ -137,7 +137,7 @@ def test_the_wheel_holds_the_kit_as_a_checkout_lays_it_out(wheel, source):
                *(source / "scripts").glob("caffe_*/*.cpp"),
                *(source / "scripts").glob("caffe_*/*.map")]
     expected |= {f"caffe_l1_loss/{path.relative_to(source).as_posix()}" for path in modules
-                 if path.parent.name not in ("caffe_bench", "caffe_demo")}
+                 if path.parent.name not in ("benchmarks", "demos")}
     stubs = {f"{module}-stubs/{file}" for file in ("__init__.pyi", "py.typed")
              for module in ("l1_loss", "l1_loss_layer", "l1_loss_net_spec", "l1_loss_plugin")}
     assert names_in(wheel) == expected | stubs

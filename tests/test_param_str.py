@@ -10,7 +10,7 @@ from pathlib import Path
 
 import l1_loss
 import pytest
-from caffe_plugin import build, installed
+from caffe_l1.plugin import build, installed
 from environment import seeing
 from param_str_cases import ACCEPTED, CASES, REFUSED
 from route_caffes import built_plugin
@@ -65,7 +65,7 @@ def reader(tmp_path_factory) -> str:
     folder = tmp_path_factory.mktemp("reader")
     caffe = installed.find()
     build.generate_messages(caffe, folder)
-    sources = [REPO / "tests" / "param_str_reader.cpp", REPO / "scripts" / "caffe_plugin" /
+    sources = [REPO / "tests" / "param_str_reader.cpp", REPO / "scripts" / "caffe_l1" / "plugin" /
                "param_str.cpp", folder / build.package(caffe) / "l1_loss_parameter.pb.cc"]
     build.run(["g++", "-std=c++11", *build.compiler_flags(caffe, folder), "-g",
                "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from caffe_kit.errors import Refused
-from caffe_kit.naming import Naming
-from caffe_kit.payload import message_text
-from caffe_kit.proto_edit import insert, remove
-from caffe_kit.protoc import parse
-from caffe_kit.record import addition
+from caffe_l1.common.errors import Refused
+from caffe_l1.patch.naming import Naming
+from caffe_l1.patch.payload import message_text
+from caffe_l1.patch.proto_edit import insert, remove
+from caffe_l1.patch.protoc import parse
+from caffe_l1.patch.record import addition
 from patch_support import CAFFE, PROTO
 
 OURS = addition(Naming(), message_text(Naming()))

@@ -15,17 +15,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from caffe_kit import machine
-from caffe_kit.build import CMakeBuild, MakeBuild
-from caffe_kit.diagnose import diagnose
-from caffe_kit.errors import BuildFailed
-from caffe_kit.machine import Machine, Python
-from caffe_kit.make_config import cmake_options, makefile_config
-from caffe_kit.naming import Naming
-from caffe_kit.process import run
-from caffe_kit.progress import Progress, compiled_file, count_compiled, is_complete
-from caffe_kit.runtest import Tally, refuse_stale, revert_command
-from caffe_kit.tree import open_tree
+from caffe_l1.common import machine
+from caffe_l1.common.errors import BuildFailed
+from caffe_l1.common.machine import Machine, Python
+from caffe_l1.common.process import run
+from caffe_l1.common.progress import Progress, compiled_file, count_compiled, is_complete
+from caffe_l1.common.tree import open_tree
+from caffe_l1.patch.naming import Naming
+from caffe_l1.runtest.build import CMakeBuild, MakeBuild
+from caffe_l1.runtest.diagnose import diagnose
+from caffe_l1.runtest.make_config import cmake_options, makefile_config
+from caffe_l1.runtest.runtest import Tally, refuse_stale, revert_command
 from patch_support import SCRIPT, STATE, contents, edit, kit, make_checkout, snapshot
 
 HEADER = "include/caffe/layers/l1_loss_layer.hpp"

@@ -9,15 +9,19 @@ import sys
 from pathlib import Path
 
 import pytest
-from caffe_route import files
-from caffe_route.cli import main
-from caffe_route.errors import Problem, place
-from caffe_route.layer import ROUTES
-from caffe_route.switch import switch
+from caffe_l1 import cli
+from caffe_l1.route import files
+from caffe_l1.route.errors import Problem, place
+from caffe_l1.route.layer import ROUTES
+from caffe_l1.route.switch import switch
 
 REPO = Path(__file__).resolve().parent.parent
 NETS = [net for net in sorted((REPO / "prototxt").glob("*.prototxt")) if net.stem != "solver"]
 WITH_LOSS = [path for path in NETS if path.stem != "deploy"]
+
+
+def switch_net(arguments: list[str]) -> int:
+    return cli.main(arguments, "switch_route.py", ["switch-route"])
 
 
 def switched(text, *routes: str) -> bytes:
@@ -351,7 +355,7 @@ def state(folder: Path) -> dict:
 
 def test_it_prints_a_diff_that_patch_reads_and_writes_nothing(net, capfdbinary):
     before = state(net.parent)
-    assert main(["net.prototxt", "--to", "python"]) == 0
+    assert switch_net(["net.prototxt", "--to", "python"]) == 0
     assert state(net.parent) == before
     output = capfdbinary.readouterr()
     assert output.err == (b"switch_route: net.prototxt: 1 of 1 L1 layer switched to python, not "
@@ -362,7 +366,7 @@ def test_it_prints_a_diff_that_patch_reads_and_writes_nothing(net, capfdbinary):
 
 def test_a_diff_of_a_file_without_a_last_line_end(net, capfdbinary):
     net.write_bytes(b"# \xe9\r\nlayer { type: 'L1Loss' }")
-    assert main(["net.prototxt", "--to", "python"]) == 0
+    assert switch_net(["net.prototxt", "--to", "python"]) == 0
     subprocess.run(["git", "apply", "-p1", "-"], input=capfdbinary.readouterr().out, check=True)
     assert net.read_bytes().startswith(b"# \xe9\r\nlayer { type: 'Python' loss_weight: 1")
     assert not net.read_bytes().endswith(b"\n")
@@ -370,7 +374,7 @@ def test_a_diff_of_a_file_without_a_last_line_end(net, capfdbinary):
 
 def test_in_place_keeps_the_mode_and_leaves_no_other_file(net, capfdbinary):
     expected = switched(net.read_bytes(), "plugin")
-    assert main(["net.prototxt", "--to", "plugin", "--in-place"]) == 0
+    assert switch_net(["net.prototxt", "--to", "plugin", "--in-place"]) == 0
     assert os.listdir(str(net.parent)) == ["net.prototxt"]
     assert net.read_bytes() == expected and net.stat().st_mode & 0o7777 == 0o640
     output = capfdbinary.readouterr()
@@ -381,7 +385,7 @@ def test_in_place_keeps_the_mode_and_leaves_no_other_file(net, capfdbinary):
 def test_in_place_through_a_symbolic_link(net):
     link = net.parent / "link"
     link.symlink_to("net.prototxt")
-    assert main([str(link), "--to", "plugin", "--in-place"]) == 0
+    assert switch_net([str(link), "--to", "plugin", "--in-place"]) == 0
     assert link.is_symlink() and b"python_param" in net.read_bytes()
 
 
@@ -395,7 +399,7 @@ def test_an_edit_in_the_same_moment_is_not_lost(net):
 
 def test_what_is_so_already_is_not_touched(net, capfdbinary):
     before = state(net.parent)
-    assert main(["net.prototxt", "--to", "native", "--in-place"]) == 0
+    assert switch_net(["net.prototxt", "--to", "native", "--in-place"]) == 0
     assert state(net.parent) == before
     output = capfdbinary.readouterr()
     assert output.out == b""
@@ -403,7 +407,7 @@ def test_what_is_so_already_is_not_touched(net, capfdbinary):
 
 
 def failure(capfd, *arguments: str) -> str:
-    assert main([*arguments, "--to", "python", "--in-place"]) == 1
+    assert switch_net([*arguments, "--to", "python", "--in-place"]) == 1
     output = capfd.readouterr()
     assert output.out == "" and output.err.count("\n") == 1
     return output.err
@@ -446,7 +450,7 @@ def test_output_that_cannot_be_written_is_no_failure(net):
 def test_wrong_usage():
     for arguments in ([], ["a"], ["a", "--to", "cuda"]):
         with pytest.raises(SystemExit) as error:
-            main(arguments)
+            switch_net(arguments)
         assert error.value.code == 2
 
 

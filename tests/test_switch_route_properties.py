@@ -8,14 +8,14 @@ from pathlib import Path
 
 import l1_loss
 import pytest
-from caffe_kit.naming import Naming
-from caffe_kit.payload import message_text
-from caffe_kit.proto_edit import insert
-from caffe_kit.protoc import parse
-from caffe_kit.record import addition
-from caffe_route.cli import main
-from caffe_route.layer import ROUTES
-from caffe_route.switch import switch
+from caffe_l1 import cli
+from caffe_l1.patch.naming import Naming
+from caffe_l1.patch.payload import message_text
+from caffe_l1.patch.proto_edit import insert
+from caffe_l1.patch.protoc import parse
+from caffe_l1.patch.record import addition
+from caffe_l1.route.layer import ROUTES
+from caffe_l1.route.switch import switch
 from google.protobuf import text_format
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
@@ -102,7 +102,8 @@ class TestParamStr:
             net.write_text(before)
             where = f"{net}:1:{before.index('param_str') + 1}"
             for route in ROUTES:
-                assert main([str(net), "--to", route, "--in-place"]) == 1
+                assert cli.main([str(net), "--to", route, "--in-place"], "switch_route.py",
+                                ["switch-route"]) == 1
                 assert capfd.readouterr() == ("", f"switch_route: {where}: {words}\n")
             assert net.read_text() == before
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-KIT = Path(__file__).resolve().parents[2]
+from . import HOME
+
 FOLDERS = {"python": "python_layer", "prototxt": "prototxt", "patch": "caffe_patch"}
+EPILOG = """\
+for a Python that the kit is not installed in: export PYTHONPATH=$(caffe-l1 path):$PYTHONPATH"""
 
 
-def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="caffe-l1 path", description="Print where a folder of the kit is.",
-        epilog="for a Python that the kit is not installed in: "
-               "export PYTHONPATH=$(caffe-l1 path):$PYTHONPATH")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", nargs="?", choices=FOLDERS, default="python",
                         help="python modules (default), prototxt to copy from, patch sources")
-    print(KIT / FOLDERS[parser.parse_args(arguments).what])
+
+
+def run(options: argparse.Namespace) -> int:
+    print(HOME / FOLDERS[options.what])
     return 0

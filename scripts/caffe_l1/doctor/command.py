@@ -1,0 +1,37 @@
+"""doctor: a Python and a checkout in, lines or JSON out."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+
+from .finding import Finding, Route, judge
+from .look import look
+
+EPILOG = "exit codes: 0 at least one route works, 1 none does, 2 wrong usage"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("root", metavar="CAFFE_ROOT", nargs="?",
+                        default=os.environ.get("CAFFE_ROOT"),
+                        help="a Caffe source checkout (default: the variable CAFFE_ROOT)")
+    parser.add_argument("--python", metavar="PYTHON", default=sys.executable,
+                        help="the Python that runs pycaffe (default: the one running this)")
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+
+
+def run(options: argparse.Namespace) -> int:
+    findings = look(options.python, options.root)
+    routes = judge(findings)
+    print(report(findings, routes, options.json))
+    return 0 if any(route.works for route in routes) else 1
+
+
+def report(findings: list[Finding], routes: list[Route], as_json: bool) -> str:
+    if as_json:
+        return json.dumps({"findings": [finding._asdict() for finding in findings],
+                           "routes": [route._asdict() for route in routes]}, indent=1)
+    return "\n".join([*(finding.line() for finding in findings), "",
+                      *(route.line() for route in routes)])

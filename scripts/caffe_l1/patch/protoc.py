@@ -1,0 +1,106 @@
+"""protoc itself parses caffe.proto; the protobuf package reads what it reports."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..common.errors import Refused
+from ..common.tree import PROTO
+
+if TYPE_CHECKING:
+    from google.protobuf.descriptor_pb2 import FileDescriptorProto
+
+BOM = b"\xef\xbb\xbf"
+ERROR_LINE = re.compile(r"^(?:\S*/)?caffe\.proto:(\d+):(?:\d+:)? ?(.*)$", re.MULTILINE)
+
+
+def parse(data: bytes, folder: Path) -> FileDescriptorProto:
+    """The descriptor, with source positions, of caffe.proto with these bytes.
+
+    `folder` is where caffe.proto stands in the tree: imports are looked up from there.
+    """
+    need_protobuf()
+    from google.protobuf.descriptor_pb2 import FileDescriptorSet
+    return FileDescriptorSet.FromString(run_protoc(ascii_twin(data), folder)).file[0]
+
+
+def need_protobuf() -> None:
+    """One for an older Python raises whatever it meets there, some raise errors of their own."""
+    try:
+        import google.protobuf.descriptor_pb2  # noqa: F401
+    except ModuleNotFoundError as error:
+        if not str(error.name).startswith("google"):
+            raise broken(error) from None
+        raise Refused(
+            "Python's protobuf package is missing",
+            "sudo apt-get install python3-protobuf, or pip install protobuf",
+        ) from None
+    except Exception as error:
+        raise broken(error) from None
+
+
+def broken(error: Exception) -> Refused:
+    said = (str(error).strip() or "no message").splitlines()[0]
+    return Refused(
+        f"Python's protobuf package cannot be used: {type(error).__name__}: {said}",
+        f"{sys.executable} -m pip install --upgrade protobuf, or run this by another Python",
+    )
+
+
+@functools.lru_cache(maxsize=16)
+def run_protoc(data: bytes, folder: Path) -> bytes:
+    with tempfile.TemporaryDirectory(prefix="l1loss-kit-") as scratch:
+        source = Path(scratch, "caffe.proto")
+        source.write_bytes(data)
+        descriptors = Path(scratch, "descriptors")
+        command = ["protoc", "--proto_path=" + scratch, "--proto_path=.", "--proto_path=../.."]
+        command += ["--include_source_info", f"--descriptor_set_out={descriptors}", str(source)]
+        try:
+            done = subprocess.run(command, cwd=str(folder), stderr=subprocess.PIPE)
+        except FileNotFoundError:
+            raise Refused(
+                "protoc is not on PATH", "sudo apt-get install protobuf-compiler"
+            ) from None
+        except OSError as error:
+            raise unusable(f"cannot be run: {error.strerror}") from None
+        if done.returncode != 0:
+            raise invalid(done.stderr.decode("utf-8", "replace"))
+        if not descriptors.is_file():
+            raise unusable("writes nothing")
+        return descriptors.read_bytes()
+
+
+def unusable(problem: str) -> Refused:
+    where = shutil.which("protoc", mode=os.F_OK) or "protoc"
+    return Refused(f"{where} {problem}", "sudo apt-get install --reinstall protobuf-compiler, or "
+                   "take it from PATH")
+
+
+def invalid(message: str) -> Refused:
+    found = ERROR_LINE.search(message)
+    problem = found.group(2) if found else (message.strip() or "unknown error").splitlines()[-1]
+    return Refused(
+        "protoc refuses this file: {}".format(problem.rstrip(".\r")),
+        "repair the file first: protoc --proto_path=src/caffe/proto -o /dev/null caffe.proto",
+        PROTO,
+        int(found.group(1)) if found else 0,
+    )
+
+
+def ascii_twin(data: bytes) -> bytes:
+    """The same file, byte for byte as long, without the letters that are no UTF-8.
+
+    Comments are part of protoc's source information; a Latin-1 letter in one would make a
+    descriptor that the protobuf package cannot read. Outside of comments and strings protoc
+    accepts no such bytes at all, and none of ours has any.
+    """
+    start = len(BOM) if data.startswith(BOM) else 0
+    return data[:start] + re.sub(rb"[\x80-\xff]", b"?", data[start:])

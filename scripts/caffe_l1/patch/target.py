@@ -1,0 +1,92 @@
+"""Look at a file the kit is about to change, and refuse what it could not change safely."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from ..common.errors import Refused
+from ..common.folder import Folder, NotAFile, attributes, check_owner, foreign_group
+from .store import Store, not_a_file
+
+
+def read_target(store: Store, path: str) -> bytes | None:
+    """The bytes, None where there is no file; Refused for links and for what is read-only."""
+    above, _, name = path.rpartition("/")
+    check_folder(store, above)
+    folder = store.at(above)
+    status = folder.status(name) if folder else None
+    if folder is None or status is None:
+        return None
+    check_file(path, status)
+    check_ours_to_write(folder, name, status)
+    return store.read_target(path)
+
+
+def check_file(path: str, status: os.stat_result) -> None:
+    if stat.S_ISLNK(status.st_mode):
+        raise Refused("is a symbolic link", "replace it by the file it points to", path)
+    if not stat.S_ISREG(status.st_mode):
+        raise Refused("is not a regular file", "move it away", path)
+    if status.st_nlink > 1:
+        links = f"is one of {status.st_nlink} hard links to the same file"
+        raise Refused(links, "break the link: cp -p FILE COPY && mv COPY FILE", path)
+    if not status.st_mode & 0o222:
+        raise Refused("is read-only", "chmod u+w it", path)
+
+
+def check_ours_to_write(folder: Folder, name: str, status: os.stat_result) -> None:
+    """Opened for writing, but not written: that asks permissions, ACLs and attributes alike."""
+    try:
+        handle = folder.open(name, os.O_WRONLY)
+    except NotAFile:
+        raise not_a_file(folder.path(name)) from None
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        problem = f"is not yours to write: {(error.strerror or '').lower()}"
+        raise Refused(problem, "run this as its owner", folder.path(name)) from None
+    try:
+        if os.geteuid() != 0:
+            check_owner(status, attributes(handle), folder.path(name))
+            check_group(folder, status, folder.path(name))
+    finally:
+        os.close(handle)
+    above = folder.own_status()
+    if above.st_mode & stat.S_ISVTX and os.geteuid() not in (0, above.st_uid, status.st_uid):
+        problem = "the sticky folder lets only its owner replace it"
+        raise Refused(problem, "run this as its owner", folder.path(name))
+
+
+def check_group(folder: Folder, status: os.stat_result, path: str) -> None:
+    """Whether a file that takes its place can belong to the same group."""
+    above = folder.own_status()
+    inherited = above.st_gid if above.st_mode & stat.S_ISGID else os.getegid()
+    if status.st_gid not in {inherited, os.getegid(), *os.getgroups()}:
+        raise foreign_group(status.st_gid, path)
+
+
+def check_folder(store: Store, path: str) -> None:
+    """No folder on the way may be a link out of the tree; the innermost must be writable."""
+    folder, here = store.root, ""
+    for part in path.split("/"):
+        status = folder.status(part)
+        here = folder.path(part)
+        if status is None:
+            break
+        if stat.S_ISLNK(status.st_mode):
+            raise Refused("is a symbolic link", "replace it by the folder it points to", here)
+        if not stat.S_ISDIR(status.st_mode):
+            raise Refused("is not a folder", "move it away", here)
+        folder = store.at(here) or folder
+    check_writable(folder)
+
+
+def check_writable(folder: Folder) -> None:
+    mode = folder.own_status().st_mode
+    if not mode & 0o222 or not os.access(
+        ".", os.W_OK | os.X_OK, dir_fd=folder.handle, effective_ids=True
+    ):
+        fix = "chmod u+w it, or become its owner"
+        raise Refused("the folder is read-only", fix, folder.name or ".")

@@ -1,0 +1,74 @@
+"""switch-route: a net and a route in, a diff out."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import io
+import os
+import sys
+from pathlib import Path
+
+from ..common.errors import one_line
+from . import files
+from .errors import Problem, place
+from .layer import ROUTES
+from .switch import Switched, switch
+
+EPILOG = """\
+python: a layer of type Python, module l1_loss_layer; plugin: type L1Loss with python_param;
+native: type L1Loss with l1_loss_param. The net computes the same: a default loss_weight is written
+out. Every byte outside of its L1 layers stays. A layer that this script has written once comes back
+byte for byte when it is switched through all routes and back.
+
+exit codes: 0 done, or nothing to do; 1 refused, nothing was written; 2 wrong usage
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE.prototxt", help="the net to rewrite")
+    parser.add_argument("--to", required=True, choices=ROUTES, help="the route to switch to")
+    parser.add_argument("--in-place", action="store_true", help="also write the file")
+
+
+def run(options: argparse.Namespace) -> int:
+    path, old = Path(options.file), b""
+    try:
+        old = files.read(path)
+        switched = switch(old, options.to)
+        if options.in_place and switched.data != old:
+            files.write(path, old, switched.data)
+    except Problem as problem:
+        where = () if problem.offset is None else place(old, problem.offset)
+        complain(f"{':'.join(map(str, [options.file, *where]))}: {problem}")
+        return 1
+    show(diff(options.file, old, switched.data))
+    complain(f"{options.file}: {outcome(switched, options)}")
+    return 0
+
+
+def outcome(switched: Switched, options: argparse.Namespace) -> str:
+    count, changed = switched.layers, switched.changed
+    if not changed:
+        return f"already {options.to}, nothing to do"
+    done = "written" if options.in_place else "not written: add --in-place to write the file"
+    return f"{changed} of {count} L1 layer{'s' * (count > 1)} switched to {options.to}, {done}"
+
+
+def diff(path: str, old: bytes, new: bytes) -> bytes:
+    """As `patch` and `git apply` read it."""
+    name = os.fsencode(path.lstrip("/"))
+    lines = difflib.diff_bytes(difflib.unified_diff, list(io.BytesIO(old)), list(io.BytesIO(new)),
+                               b"a/" + name, b"b/" + name)
+    return b"".join(line if line.endswith(b"\n") else line + b"\n\\ No newline at end of file\n"
+                    for line in lines)
+
+
+def show(text: bytes) -> None:
+    sys.stdout.flush()
+    sys.stdout.buffer.write(text)
+    sys.stdout.flush()
+
+
+def complain(text: str) -> None:
+    print(f"switch_route: {one_line(text)}", file=sys.stderr)

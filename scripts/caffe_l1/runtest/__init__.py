@@ -1,0 +1,1 @@
+"""Build a patched Caffe and run the tests of its L1 layer."""

@@ -1,0 +1,224 @@
+"""Build the tree and run the tests of the layer, and only those."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import re
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from ..common.errors import BuildFailed, Refused, WrongUsage
+from ..common.folder import open_root
+from ..common.machine import probe
+from ..common.process import run, terminate_as_interrupt
+from ..common.progress import Progress, count_compiled, is_complete
+from ..common.tree import CaffeTree, open_tree
+from ..patch.naming import Naming
+from ..patch.payload import source_files
+from ..patch.report import Report
+from ..patch.store import FOLDER, Store
+from ..patch.verbs import state_of
+from .build import CONFIG, CMakeBuild, MakeBuild, Stage, choose, dry_run, other_header
+from .diagnose import diagnose
+from .make_config import makefile_config
+
+RUNNING = re.compile(r"^\[=+\] Running (\d+) tests? from ")
+LOG = "runtest.log"
+PASSED = re.compile(r"^\[  PASSED  \] \d+ tests?\.")
+RESULT = re.compile(r"^\[ +(OK|FAILED) +\] ([\w/]+)\.\w+.*\(\d+ ms\)$")
+
+
+@dataclass
+class Tally:
+    """What gtest printed."""
+
+    fixture: str
+    announced: int = 0
+    passed: int = 0
+    failed: int = 0
+    others: int = 0
+    passed_line: str = ""
+    first_failure: str = ""
+
+    @property
+    def run(self) -> int:
+        return self.passed + self.failed
+
+    def line(self, line: str) -> None:
+        result = RESULT.match(line)
+        if result is None:
+            running = RUNNING.match(line)
+            if running:
+                self.announced = int(running.group(1))
+            elif PASSED.match(line):
+                self.passed_line = line
+            elif not self.first_failure and re.search(r":\d+: Failure", line):
+                self.first_failure = line
+        elif not result.group(2).startswith(self.fixture):
+            self.others += 1
+        elif result.group(1) == "OK":
+            self.passed += 1
+        else:
+            self.failed += 1
+
+
+def runtest(options: argparse.Namespace, report: Report) -> None:
+    tree = open_tree(options.root)
+    require_applied(options, report)
+    naming = Naming(report.type_name, report.field_name, report.field_id)
+    if options.write_config:
+        write_config(tree, report)
+    build = choose(tree, naming, options.jobs or cores(), options.build_dir)
+    log_path = Path(options.log).absolute() if options.log else tree.path(f"{FOLDER}/{LOG}")
+    report.log = str(log_path)
+    if not log_path.parent.is_dir():
+        raise WrongUsage("there is no such folder", "mkdir it", str(log_path.parent))
+    say(f"the log is {log_path}")
+    try:
+        with open_log(options.log, tree) as log, terminate_as_interrupt():
+            tests = build_and_test(build, tree, naming, options.quick, log, log_path)
+        report.tests = {"run": tests.run, "passed": tests.passed, "failed": tests.failed}
+        judge(tests, naming, log_path)
+    except (BuildFailed, KeyboardInterrupt):
+        report.messages.append(f"the patch stays; to take it out: {revert_command(tree)}")
+        raise
+    report.messages.append(tests.passed_line)
+
+
+def require_applied(options: argparse.Namespace, report: Report) -> None:
+    state = state_of(options, report)
+    if state.word != "applied":
+        raise Refused(state.text, "run apply first", options.root)
+
+
+def open_log(named: str | None, tree: CaffeTree) -> BinaryIO:
+    """To write, and to read again what was written."""
+    if not named:
+        return default_log(tree)
+    try:
+        return open(named, "w+b")
+    except (io.UnsupportedOperation, IsADirectoryError):
+        raise WrongUsage("is not a file", "name another, or one that is not there", named) from None
+
+
+def default_log(tree: CaffeTree) -> BinaryIO:
+    """A new file each time: the old one may be another user's, or a link."""
+    store = Store(tree.root)
+    store.create()
+    with store.locked():
+        store.put(store.folder, LOG, b"")
+        return open(store.folder.open(LOG, os.O_RDWR), "w+b")
+
+
+def cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def write_config(tree: CaffeTree, report: Report) -> None:
+    path = tree.path(CONFIG)
+    if path.exists():
+        report.messages.append(f"{CONFIG} is there already and stays as it is")
+        return
+    if not tree.path("Makefile").is_file():
+        raise Refused("is not there: this tree builds with CMake", "use --build-dir", "Makefile")
+    root = open_root(str(tree.root))
+    mode = root.own_status().st_mode & 0o666
+    try:
+        root.create(CONFIG, os.fsencode(makefile_config(probe())), mode)
+    except FileExistsError:
+        raise Refused("is a link to nothing", "remove it", CONFIG) from None
+    report.messages.append(f"wrote {path}")
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def build_and_test(
+    build: MakeBuild | CMakeBuild,
+    tree: CaffeTree,
+    naming: Naming,
+    quick: bool,
+    log: BinaryIO,
+    log_path: Path,
+) -> Tally:
+    try:
+        for stage in build.stages(quick):
+            refuse_other_header(build)
+            run_stage(stage, build.folder, log, log_path)
+        refuse_stale(build.binary(quick), compiled_into_it(tree, naming))
+        tests = Tally(naming.fixture)
+        command = build.test_command(quick)
+        code = run(command, tree.root, log, tests.line)
+    finally:
+        for stage in build.finish() if quick else []:
+            run(stage.command, build.folder, log, lambda line: None)
+    if code != 0 and tests.failed == 0:
+        raise BuildFailed(f"the test program {ending(code)}", f"see {log_path}")
+    return tests
+
+
+def ending(code: int) -> str:
+    return f"was ended by signal {-code}" if code < 0 else f"ended with exit status {code}"
+
+
+def run_stage(stage: Stage, folder: Path, log: BinaryIO, log_path: Path) -> None:
+    if stage.why:
+        say(stage.why)
+    progress = Progress(stage.title, count_compiled(dry_run(stage, folder)))
+    code = run(stage.command, folder, log, progress.line)
+    progress.close()
+    # A make that is told to go on after errors, or to run nothing, ends well too.
+    if code != 0 or not is_complete(dry_run(stage, folder)):
+        log.seek(0)
+        raise diagnose(log.read().decode("utf-8", "replace"), str(log_path), stage.title)
+
+
+def compiled_into_it(tree: CaffeTree, naming: Naming) -> list[Path]:
+    """What the test program itself is made of; the layer is in Caffe's library."""
+    paths = map(tree.path, source_files(tree, naming))
+    return [path for path in paths if path.suffix == ".hpp" or path.parent.name == "test"]
+
+
+def refuse_stale(binary: Path, sources: list[Path]) -> None:
+    """Its tests would pass, but they are not those of the tree."""
+    for source in sources:
+        if binary.is_file() and binary.stat().st_mtime < source.stat().st_mtime:
+            problem = f"is older than {source.name}, though the build ended well"
+            raise BuildFailed(problem, "remove it and run this again", str(binary))
+
+
+def refuse_other_header(build: MakeBuild | CMakeBuild) -> None:
+    found = other_header(build)
+    if found is not None:
+        raise BuildFailed(
+            f"the compiler finds this caffe.pb.h before {found[1]}",
+            "move it away, or take its folder out of the include path",
+            str(found[0]),
+        )
+
+
+def judge(tests: Tally, naming: Naming, log_path: Path) -> None:
+    if tests.failed:
+        raise BuildFailed(
+            f"{tests.failed} of {tests.run} tests failed; the first: {tests.first_failure}",
+            f"see {log_path}",
+        )
+    if tests.run == 0:
+        raise BuildFailed(f"no {naming.fixture} ran", f"see {log_path}")
+    if tests.others:
+        raise BuildFailed(f"{tests.others} other tests ran as well", f"see {log_path}")
+    if tests.run != tests.announced or not tests.passed_line:
+        raise BuildFailed(
+            f"{tests.run} of {tests.announced} tests ran, and then the program ended",
+            f"see {log_path}",
+        )
+
+
+def revert_command(tree: CaffeTree) -> str:
+    return f"{shlex.quote(sys.argv[0])} revert {shlex.quote(str(tree.root))}"

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from caffe_l1 import run_in
 from caffe_l1.route.layer import ROUTES
 from caffe_l1.route.switch import switch
+from caffe_worker import run_in
 from environment import seeing
 from route_caffes import caffes
 

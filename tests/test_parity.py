@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from caffe_l1 import run_in
+from caffe_worker import run_in
 from l1_nets import net
 
 PYTHON_LAYER = Path(__file__).resolve().parent.parent / "python_layer"

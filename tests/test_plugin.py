@@ -13,9 +13,9 @@ from types import SimpleNamespace
 import l1_loss_plugin
 import numpy as np
 import pytest
-from caffe_l1 import run_in
 from caffe_l1.common.errors import Refused
 from caffe_l1.plugin import build, descriptor, installed
+from caffe_worker import run_in
 from environment import seeing
 from l1_nets import cases, grown, net, relative_error
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from caffe_l1 import run_in
+from caffe_worker import run_in
 from l1_nets import MASKS, REDUCTIONS, X_SHAPES, cases, grown, net, relative_error
 
 REPO = Path(__file__).resolve().parent.parent

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import oracle
 import pytest
-from caffe_l1 import run_in
+from caffe_worker import run_in
 from l1_nets import LOSS_WEIGHT
 from random_cases import Case, random_case
 from route_caffes import caffes

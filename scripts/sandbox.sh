@@ -24,7 +24,7 @@ packages=(
   libopenblas-dev libprotobuf-dev protobuf-compiler python3-dev
   # what the tests and the demos need
   git python2.7 python3-hypothesis python3-matplotlib python3-protobuf python3-pytest
-  python3-scipy python3-six python3-tqdm strace valgrind
+  python3-pytest-xdist python3-scipy python3-six python3-tqdm strace valgrind
 )
 key=$(printf '%s\n' "${packages[@]}" "layout 2" | sha256sum | cut -c1-12)
 root=$cache/root-$key

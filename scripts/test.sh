@@ -114,4 +114,9 @@ if [ -n "${CAFFE_ROOT-}" ]; then
     exit 1
   }
 fi
-"${run[@]}" python3 -m pytest -p no:cacheprovider "$@"
+# Each file of tests in one process, as many at once as there are cores; with -n 0 all in one.
+at_once=()
+if "${run[@]}" python3 -c 'import xdist' 2>/dev/null; then
+  at_once=(-n "$(nproc)" --dist loadfile)
+fi
+"${run[@]}" python3 -m pytest -p no:cacheprovider "${at_once[@]}" "$@"

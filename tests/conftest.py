@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import json
 import os
 import shutil
 import subprocess
@@ -25,6 +28,34 @@ def pytest_runtest_makereport(item, call):
     if report.skipped and os.environ.get("CI") == "true" and not hasattr(report, "wasxfail"):
         report.outcome = "failed"
         report.longrepr = f"skipped in CI, where nothing may be: {report.longrepr}"
+
+
+@pytest.fixture
+def say(request):
+    """What a test has counted or measured, shown at the end of the run."""
+    return lambda text: request.node.user_properties.append(("said", text))
+
+
+def pytest_terminal_summary(terminalreporter):
+    reports = [report for reports in terminalreporter.stats.values() for report in reports]
+    for report in reports:
+        if getattr(report, "when", "") == "teardown":
+            for _, text in report.user_properties:
+                terminalreporter.line(text)
+
+
+@pytest.fixture(scope="session")
+def of_this_run(request) -> str:
+    """What the processes that share the tests (pytest -n) have in common, and no other run."""
+    uid = getattr(request.config, "workerinput", {}).get("testrunuid")
+    return uid or os.urandom(8).hex()
+
+
+@contextlib.contextmanager
+def one_at_a_time(file: Path):
+    with open(str(file), "a") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
 
 
 def apply_patch(*args: object) -> subprocess.CompletedProcess:
@@ -59,30 +90,38 @@ def caffe_source() -> Path:
 
 
 @pytest.fixture(scope="session")
-def patched_tree(work: Path, caffe_source: Path) -> SimpleNamespace:
+def patched_tree(work: Path, caffe_source: Path, of_this_run: str) -> SimpleNamespace:
     """A copy of Caffe's source with the kit applied and its tests built and run by make.
 
-    root is the tree, apply and runtest are what these verbs did. With CAFFE_L1_NATIVE=PATH a tree
-    that is built already takes its place, for a quick look at one test.
+    root is the tree, apply and runtest are what these verbs printed. With CAFFE_L1_NATIVE=PATH a
+    tree that is built already takes its place, for a quick look at one test.
     """
     built = os.environ.get("CAFFE_L1_NATIVE")
     if built:
         return SimpleNamespace(root=Path(built), apply=None, runtest=None)
-    root = work / "native"
+    said = work / f"native-{of_this_run}.json"
+    with one_at_a_time(work / "native.lock"):
+        if not said.exists():
+            said.write_text(json.dumps(make_patched_tree(work / "native", caffe_source)))
+    return SimpleNamespace(root=work / "native", **json.loads(said.read_text()))
+
+
+def make_patched_tree(root: Path, caffe_source: Path) -> dict:
     shutil.rmtree(root, ignore_errors=True)
     shutil.copytree(caffe_source, root, symlinks=True)
     apply = apply_patch("apply", root)
     assert apply.returncode == 0, apply.stdout
     runtest = apply_patch("runtest", "--quick", "--write-config", root)
     assert runtest.returncode == 0, runtest.stdout
-    return SimpleNamespace(root=root, apply=apply, runtest=runtest)
+    return {"apply": apply.stdout, "runtest": runtest.stdout}
 
 
 @pytest.fixture(scope="session")
-def native_caffe(patched_tree: SimpleNamespace) -> Path:
+def native_caffe(patched_tree: SimpleNamespace, work: Path) -> Path:
     """The folder to put on PYTHONPATH for the pycaffe of a patched Caffe."""
     jobs = os.cpu_count() or 1
-    make = subprocess.run(["make", f"-j{jobs}", "pycaffe"], cwd=patched_tree.root,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    with one_at_a_time(work / "native.lock"):
+        make = subprocess.run(["make", f"-j{jobs}", "pycaffe"], cwd=patched_tree.root,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert make.returncode == 0, make.stdout[-3000:]
     return patched_tree.root / "python"

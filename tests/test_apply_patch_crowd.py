@@ -67,7 +67,7 @@ def choose(chance: random.Random) -> list[str]:
                                     k=chance.choice([1, 2]))]
 
 
-def test_runs_at_once_work_or_give_way(trees, tmp_path, capsys):
+def test_runs_at_once_work_or_give_way(trees, tmp_path, say):
     chance = random.Random(20260102)
     ends = [contents(trees / name) for name in ("unpatched", "patched")]
     counts: Counter = Counter()
@@ -86,8 +86,7 @@ def test_runs_at_once_work_or_give_way(trees, tmp_path, capsys):
         after = kit("status", root)
         if "wrong" in said or "worked" not in writers or not whole or after.err:
             wrong.append((state, list(zip(verbs, results)), whole, after))
-    with capsys.disabled():
-        print("\nruns at once: " + ", ".join(f"{n} {word}" for word, n in sorted(counts.items())))
+    say("runs at once: " + ", ".join(f"{n} {word}" for word, n in sorted(counts.items())))
     assert counts["gave way"] + counts["worked"] > ROUNDS
     assert not wrong, "\n".join(map(str, wrong[:3]))
 

@@ -137,7 +137,7 @@ def judge(root: Path, verb: str, result, path: str, old: dict, new: dict) -> str
 
 @pytest.mark.parametrize("lacking", [(), ("renameat2",)] if THOROUGH else [()])
 @pytest.mark.parametrize("verb", ["apply", "revert"])
-def test_what_a_user_saves_before_any_call_is_kept(states, tmp_path, verb, lacking, capsys):
+def test_what_a_user_saves_before_any_call_is_kept(states, tmp_path, verb, lacking, say):
     old = contents(states / verb)
     new = contents(states / ("revert" if verb == "apply" else "apply"))
     for _ in range(2):  # the first time what is imported and remembered counts as well
@@ -157,9 +157,8 @@ def test_what_a_user_saves_before_any_call_is_kept(states, tmp_path, verb, lacki
             problem = judge(root, verb, result, path, old, new)
             if problem and not (too_late and problem == "what was saved is lost"):
                 bad.append((number, path, way.__name__, problem))
-    with capsys.disabled():
-        print(f"\nedits during {verb}{' without '.join(['', *lacking])}: {total} calls, "
-              + ", ".join(f"{n} {word}" for word, n in counts.items())
-              + f", {len(bad)} lost or wrong")
+    say(f"edits during {verb}{' without '.join(['', *lacking])}: {total} calls, "
+        + ", ".join(f"{n} {word}" for word, n in counts.items())
+        + f", {len(bad)} lost or wrong")
     assert counts["exit 0"] and counts["exit 1"]
     assert not bad, "\n".join(map(str, bad[:5]))

@@ -124,7 +124,7 @@ def stale_siblings(root: Path) -> dict:
     }
 
 
-def test_stale_siblings_are_neither_touched_nor_in_the_way(states, tmp_path, capsys):
+def test_stale_siblings_are_neither_touched_nor_in_the_way(states, tmp_path, say):
     counts: Counter = Counter()
     for state, verb in itertools.product(("unpatched", "patched"), VERBS):
         root = copy_of(states / state, tmp_path / "caffe")
@@ -137,12 +137,11 @@ def test_stale_siblings_are_neither_touched_nor_in_the_way(states, tmp_path, cap
             assert (root / path).read_bytes() == data, (state, verb, path)
         counts["runs"] += 1
         counts["siblings"] += len(siblings)
-    tell(capsys, "stale siblings", counts)
+    tell(say, "stale siblings", counts)
 
 
-def tell(capsys, title: str, counts: Counter) -> None:
-    with capsys.disabled():
-        print(f"\n{title}: " + ", ".join(f"{number} {word}" for word, number in counts.items()))
+def tell(say, title: str, counts: Counter) -> None:
+    say(f"{title}: " + ", ".join(f"{number} {word}" for word, number in counts.items()))
 
 
 def test_who_does_what_the_hint_of_a_damaged_journal_says_loses_nothing(states, tmp_path):
@@ -212,7 +211,7 @@ def places(root: Path) -> list[str]:
     return [*ours, *sorted(folders), *TARGETS]
 
 
-def test_nothing_is_reached_through_what_stands_at_any_level(states, tmp_path, capsys):
+def test_nothing_is_reached_through_what_stands_at_any_level(states, tmp_path, say):
     counts: Counter = Counter()
     cases = list(itertools.product(("unpatched", "patched", "interrupted"), KINDS))
     turn = itertools.cycle(VERBS)
@@ -223,7 +222,7 @@ def test_nothing_is_reached_through_what_stands_at_any_level(states, tmp_path, c
                 counts["cases"] += 1
                 result = meet(states / state, tmp_path, kind, place, verb)
                 counts[f"exit {result.code}"] += 1
-    tell(capsys, "links at every level", counts)
+    tell(say, "links at every level", counts)
 
 
 def meet(state: Path, tmp_path: Path, kind: str, place: str, verb: str) -> Result:
@@ -371,24 +370,24 @@ def forgeries(text: str) -> list[str]:
     return found
 
 
-def test_no_forged_record_does_what_a_record_may_not(states, tmp_path, capsys):
+def test_no_forged_record_does_what_a_record_may_not(states, tmp_path, say):
     text = (states / "patched" / STATE / "record.json").read_text()
-    forge(states / "patched", tmp_path, "record.json", text, capsys)
+    forge(states / "patched", tmp_path, "record.json", text, say)
 
 
-def test_no_forged_journal_does_what_a_journal_may_not(states, tmp_path, capsys):
+def test_no_forged_journal_does_what_a_journal_may_not(states, tmp_path, say):
     text = (states / "interrupted" / STATE / "journal.json").read_text()
-    forge(states / "interrupted", tmp_path, "journal.json", text, capsys)
+    forge(states / "interrupted", tmp_path, "journal.json", text, say)
 
 
-def test_no_forged_staging_journal_does_what_a_journal_may_not(states, tmp_path, capsys):
+def test_no_forged_staging_journal_does_what_a_journal_may_not(states, tmp_path, say):
     text = (states / "interrupted" / STATE / "journal.json").read_text()
     root = copy_of(states / "interrupted", tmp_path / "staged")
     (root / STATE / "journal.json").rename(root / STATE / "journal.staging")
-    forge(root, tmp_path, "journal.staging", text, capsys)
+    forge(root, tmp_path, "journal.staging", text, say)
 
 
-def forge(state: Path, tmp_path: Path, name: str, text: str, capsys) -> None:
+def forge(state: Path, tmp_path: Path, name: str, text: str, say) -> None:
     counts: Counter = Counter()
     outside = tmp_path / "outside"
     outside.mkdir()
@@ -416,7 +415,7 @@ def forge(state: Path, tmp_path: Path, name: str, text: str, capsys) -> None:
                 root = copy_of(state, tmp_path / "caffe")
                 (root / "src/x").symlink_to(outside)
     assert counts["exit 5"] > counts["forgeries"] / 2
-    tell(capsys, f"forged {name}", counts)
+    tell(say, f"forged {name}", counts)
 
 
 def check_only_ours_changed(before: dict, after: dict, what: tuple) -> None:

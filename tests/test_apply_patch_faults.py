@@ -204,40 +204,37 @@ def inject_all(trees: Trees, template: Path, verb: str, faults: list[Fault]) -> 
         return [outcome for share in pool.map(work, jobs) for outcome in share]
 
 
-def report(capsys, title: str, calls: int, outcomes: list[Outcome]) -> None:
+def report(say, title: str, calls: int, outcomes: list[Outcome]) -> None:
     """What was injected and what came of it; then the same as assertions."""
     bad = [outcome for outcome in outcomes if outcome.problem]
     silent = [outcome for outcome in outcomes if not outcome.fired]
     neither = sum("torn" in o.problem or "not as" in o.problem for o in bad)
-    with capsys.disabled():
-        print(
-            f"\n{title}: {calls} changing calls, {len(outcomes)} faults injected, "
-            f"{len(outcomes) - len(silent)} fired, {neither} trees neither old nor new"
-        )
+    say(f"faults in {title}: {calls} changing calls, {len(outcomes)} faults injected, "
+        f"{len(outcomes) - len(silent)} fired, {neither} trees neither old nor new")
     assert calls > 20
     assert not silent, silent[:3]
     assert not bad, "\n".join(map(str, bad[:5]))
 
 
 def test_a_fault_before_any_call_of_apply_leaves_old_or_new_and_the_next_run_completes(
-    trees, tmp_path, capsys
+    trees, tmp_path, say
 ):
     template = copy_of(trees.unpatched, tmp_path / "template")
     outcomes = inject_all(trees, template, "apply", faults_at(trees.apply_calls))
-    report(capsys, "apply", len(trees.apply_calls), outcomes)
+    report(say, "apply", len(trees.apply_calls), outcomes)
 
 
 def test_a_fault_before_any_call_of_revert_leaves_old_or_new_and_the_next_run_completes(
-    trees, tmp_path, capsys
+    trees, tmp_path, say
 ):
     template = copy_of(trees.patched, tmp_path / "template")
     calls = changing_calls(copy_of(template, tmp_path / "once"), "revert", tmp_path / "trace")
     outcomes = inject_all(trees, template, "revert", faults_at(calls))
-    report(capsys, "revert", len(calls), outcomes)
+    report(say, "revert", len(calls), outcomes)
 
 
 def test_a_kill_before_any_call_of_the_recovery_from_a_kill_is_recovered_from(
-    trees, tmp_path, capsys
+    trees, tmp_path, say
 ):
     template = copy_of(trees.unpatched, tmp_path / "template")
     moves = [call for call in trees.apply_calls if call[0] == "renameat2"]
@@ -247,7 +244,7 @@ def test_a_kill_before_any_call_of_the_recovery_from_a_kill_is_recovered_from(
     assert targets(template) not in (trees.before, trees.after)
     calls = changing_calls(copy_of(template, tmp_path / "once"), "apply", tmp_path / "trace")
     outcomes = inject_all(trees, template, "apply", [Fault(*call, KILL) for call in calls])
-    report(capsys, "recovery", len(calls), outcomes)
+    report(say, "recovery", len(calls), outcomes)
 
 
 def test_the_harness_notices_a_call_it_does_not_reach(trees, tmp_path):

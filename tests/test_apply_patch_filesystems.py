@@ -105,7 +105,7 @@ def test_apply_and_revert_work_without(trees, tmp_path, rules):
 @pytest.mark.parametrize("lacking", [("renameat2",), ("renameat2", "link")],
                          ids=["no exchange", "no hard links"])
 @pytest.mark.parametrize("verb", ["apply", "revert"])
-def test_a_kill_before_any_move_is_recovered_from_without(trees, tmp_path, verb, lacking, capsys):
+def test_a_kill_before_any_move_is_recovered_from_without(trees, tmp_path, verb, lacking, say):
     """The same for an error, which rolls back."""
     state = {"apply": "unpatched", "revert": "patched"}[verb]
     old, new = (contents(trees / n) for n in ("unpatched", "patched"))
@@ -132,9 +132,8 @@ def test_a_kill_before_any_move_is_recovered_from_without(trees, tmp_path, verb,
         if result.code:
             assert contents(root) == before, (number, result)
         assert not list((root / STATE).glob("journal*")) or result.code == 0
-    with capsys.disabled():
-        print(f"\nwithout {' and '.join(lacking)}: {total} moves of {verb}, {len(numbers)} kills "
-              f"and errors, each recovered from")
+    say(f"without {' and '.join(lacking)}: {total} moves of {verb}, {len(numbers)} kills "
+        f"and errors, each recovered from")
     assert total > 5
 
 

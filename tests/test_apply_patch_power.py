@@ -105,11 +105,10 @@ class Judge:
             return "a journal is left"
         return ""
 
-    def tell(self, capsys, title: str) -> None:
-        with capsys.disabled():
-            print(f"\npower lost during {title}: "
-                  + ", ".join(f"{number} {word}" for word, number in self.counts.items())
-                  + f", {len(self.bad)} lost or stuck")
+    def tell(self, say, title: str) -> None:
+        say(f"power lost during {title}: "
+            + ", ".join(f"{number} {word}" for word, number in self.counts.items())
+            + f", {len(self.bad)} lost or stuck")
         assert self.counts["interrupted"]
         assert not self.bad, "\n".join(map(str, self.bad[:5]))
 
@@ -122,11 +121,11 @@ RUNS = {"apply": ("unpatched", "apply"), "revert": ("patched", "revert"), "flat"
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_after_a_loss_of_power_the_next_run_completes(trees, tmp_path, name, capsys):
+def test_after_a_loss_of_power_the_next_run_completes(trees, tmp_path, name, say):
     tree, verb = RUNS[name]
     judge = Judge(tmp_path, *ends(trees, tree, tmp_path))
     judge.lose_power(record(trees / tree, tmp_path / "run", verb), STATES)
-    judge.tell(capsys, f"{verb} of {tree}")
+    judge.tell(say, f"{verb} of {tree}")
 
 
 def ends(trees: Path, tree: str, tmp_path: Path) -> tuple:
@@ -139,18 +138,18 @@ def ends(trees: Path, tree: str, tmp_path: Path) -> tuple:
 
 
 def test_after_a_loss_of_power_in_a_rollback_the_next_run_completes(
-    trees, tmp_path, capsys, monkeypatch
+    trees, tmp_path, say, monkeypatch
 ):
     judge = Judge(tmp_path, *ends(trees, "unpatched", tmp_path))
     monkeypatch.setattr(commit, "put_record", fail)
     disk = record(trees / "unpatched", tmp_path / "run", "apply", code=4)
     monkeypatch.undo()
     judge.lose_power(disk, STATES)
-    judge.tell(capsys, "the rollback of apply")
+    judge.tell(say, "the rollback of apply")
 
 
 @pytest.mark.parametrize("name", ["apply", "revert"])
-def test_the_power_may_go_again_while_the_next_run_recovers(trees, tmp_path, name, capsys):
+def test_the_power_may_go_again_while_the_next_run_recovers(trees, tmp_path, name, say):
     tree, verb = RUNS[name]
     judge = Judge(tmp_path, *ends(trees, tree, tmp_path))
     first = record(trees / tree, tmp_path / "run", verb)
@@ -166,7 +165,7 @@ def test_the_power_may_go_again_while_the_next_run_recovers(trees, tmp_path, nam
         if kit("status", left).out.startswith("interrupted"):
             judge.counts["recoveries"] += 1
             judge.lose_power(record(left, tmp_path / "again", verb), 12 if THOROUGH else 6)
-    judge.tell(capsys, f"the recovery from {verb}")
+    judge.tell(say, f"the recovery from {verb}")
 
 
 def test_when_a_run_has_ended_all_that_it_did_lasts(trees, tmp_path):

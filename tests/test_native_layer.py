@@ -13,7 +13,7 @@ SOURCES = sorted(path for path in (REPO / "caffe_patch").rglob("*")
 
 
 def test_runtest_prints_gtests_own_last_line_and_counts_only_our_tests(patched_tree):
-    output = patched_tree.runtest.stdout
+    output = patched_tree.runtest
     tests = len(re.findall(r"^TYPED_TEST\(", SOURCES[-1].read_text(), re.MULTILINE))
     assert SOURCES[-1].name == "test_l1_loss_layer.cpp" and tests > 30
     # float and double, on the CPU

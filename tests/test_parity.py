@@ -39,27 +39,20 @@ def reference():
     return about
 
 
-class Table:
-    """The largest relative errors of a route, shown at the end of the run."""
+def table(route, errors):
+    """The largest relative errors, by reduction and package."""
+    packages = sorted({package for _, package in errors})
+    yield f"parity of the {route} layer: largest relative error of loss / gradient, nets"
+    yield f"{'':14}" + "".join(f"{name:>28}" for name in packages)
+    for row in ROWS:
+        yield f"{row:14}" + "".join(f"{cell(errors[row, name]):>28}" for name in packages)
 
-    def __init__(self, route):
-        self.route = route
-        self.errors = defaultdict(list)
 
-    def pytest_terminal_summary(self, terminalreporter):
-        packages = sorted({package for _, package in self.errors})
-        terminalreporter.section(f"parity of the {self.route} layer: loss / gradient, nets")
-        terminalreporter.line(f"{'':14}" + "".join(f"{name:>28}" for name in packages))
-        for row in ROWS:
-            cells = [self.cell(self.errors.get((row, package))) for package in packages]
-            terminalreporter.line(f"{row:14}" + "".join(f"{cell:>28}" for cell in cells))
-
-    @staticmethod
-    def cell(errors):
-        if not errors:
-            return "-"
-        loss, gradient = np.max(errors, axis=0)
-        return f"{loss:.1e} / {gradient:.1e}, {len(errors)}"
+def cell(errors):
+    if not errors:
+        return "-"
+    loss, gradient = np.max(errors, axis=0)
+    return f"{loss:.1e} / {gradient:.1e}, {len(errors)}"
 
 
 def row_of(options):
@@ -91,10 +84,9 @@ def route(request):
     return request.param, [*native, PYTHON_LAYER]
 
 
-def test_losses_and_gradients_equal_those_of_the_packages(reference, route, request):
+def test_losses_and_gradients_equal_those_of_the_packages(reference, route, say):
     name, python_path = route
-    table = Table(name)
-    request.config.pluginmanager.register(table, f"parity of {name}")
+    errors = defaultdict(list)
     cases = reference["cases"]
     answers = run_in(python_path, [job_of(name, case) for case in cases])
     assert len(answers) == len(cases) > 2000
@@ -102,8 +94,9 @@ def test_losses_and_gradients_equal_those_of_the_packages(reference, route, requ
         loss = relative_error(answer["data"]["loss"], case["loss"])
         gradient = max(relative_error(answer["diff"]["x"], case["dx"]),
                        relative_error(answer["diff"]["y"], case["dy"]))
-        table.errors[row_of(case["options"]), case["package"]].append((loss, gradient))
+        errors[row_of(case["options"]), case["package"]].append((loss, gradient))
         assert max(loss, gradient) <= TOLERANCE, (loss, gradient, case)
+    say("\n".join(table(name, errors)))
 
 
 def test_every_row_is_compared_with_every_package_that_has_it(reference):

@@ -13,6 +13,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from caffe_l1.common import machine
@@ -37,72 +38,81 @@ def caffe(tmp_path):
     return make_checkout(tmp_path / "caffe")
 
 
-@pytest.fixture(scope="session")
-def cmake_folder(patched_tree, work):
+@pytest.fixture(scope="module")
+def own_tree(patched_tree, tmp_path_factory):
+    """The built tree once more, for what breaks sources and builds while other tests run Caffe."""
+    root = tmp_path_factory.mktemp("own") / "native"
+    shutil.copytree(str(patched_tree.root), str(root), symlinks=True)
+    return SimpleNamespace(root=root, runtest=patched_tree.runtest)
+
+
+@pytest.fixture(scope="module")
+def cmake_folder(own_tree, work):
     """An out-of-source CMake build of the same tree, fresh; what runtest said of it."""
     folder = work / "cmake"
     shutil.rmtree(str(folder), ignore_errors=True)
-    return folder, kit("runtest", "--quick", "--build-dir", folder, patched_tree.root)
+    return folder, kit("runtest", "--quick", "--build-dir", folder, own_tree.root)
 
 
 # Real builds, the one by make shared with the other tests
 
 
-def test_make_builds_and_runs_only_our_tests(patched_tree):
-    output = patched_tree.runtest.stdout
+def test_make_builds_and_runs_only_our_tests(own_tree):
+    output = own_tree.runtest
     assert int(PASSED.search(output).group(1)) > 0
     assert re.search(r"^make: \d+ of (\d+) files, \S+, \d+ s$", output, re.MULTILINE)
-    log = (patched_tree.root / STATE / "runtest.log").read_text()
+    log = (own_tree.root / STATE / "runtest.log").read_text()
     fixtures = set(re.findall(r"^\[       OK \] (\w+)/", log, re.MULTILINE))
     assert fixtures == {"L1LossLayerTest"}
 
 
-def test_a_second_run_compiles_nothing(patched_tree):
-    result = kit("runtest", "--quick", patched_tree.root)
+def test_a_second_run_compiles_nothing(own_tree):
+    result = kit("runtest", "--quick", own_tree.root)
     assert result.code == 0
     assert "files compiled" not in result.err
     assert PASSED.search(result.out)
 
 
-def test_json_counts_the_tests(patched_tree):
-    report = kit("runtest", "--quick", "--json", patched_tree.root).json
+def test_json_counts_the_tests(own_tree):
+    report = kit("runtest", "--quick", "--json", own_tree.root).json
     tests = report["tests"]
     assert tests["run"] == tests["passed"] > 0 == tests["failed"]
-    assert report["log"] == str(patched_tree.root / STATE / "runtest.log")
+    assert report["log"] == str(own_tree.root / STATE / "runtest.log")
 
 
-def test_a_pycaffe_built_before_the_messages_changed_is_built_again(patched_tree, native_caffe):
+def test_a_pycaffe_built_before_the_messages_changed_is_built_again(own_tree):
     """make sees no need to, and such a pycaffe is killed by the first net with our layer."""
-    library = native_caffe / "caffe/_caffe.so"
-    header = patched_tree.root / ".build_release/src/caffe/proto/caffe.pb.h"
+    subprocess.run(["make", "pycaffe"], cwd=str(own_tree.root), stdout=subprocess.PIPE, check=True)
+    library = own_tree.root / "python/caffe/_caffe.so"
+    header = own_tree.root / ".build_release/src/caffe/proto/caffe.pb.h"
     older = header.stat().st_mtime - 0.1
     os.utime(str(library), (older, older))
-    make = subprocess.run(["make", "pycaffe"], cwd=str(patched_tree.root), stdout=subprocess.PIPE)
+    make = subprocess.run(["make", "pycaffe"], cwd=str(own_tree.root), stdout=subprocess.PIPE)
     assert make.returncode == 0 and b"_caffe.so" not in make.stdout
-    result = kit("runtest", "--quick", patched_tree.root)
+    result = kit("runtest", "--quick", own_tree.root)
     assert result.code == 0, result.err
     assert library.stat().st_mtime > header.stat().st_mtime
-    again = kit("runtest", "--quick", patched_tree.root)
+    again = kit("runtest", "--quick", own_tree.root)
     assert "making pycaffe again" in result.err and "pycaffe" not in again.err
 
 
-def test_cmake_builds_and_runs_only_our_tests_in_a_fresh_folder(patched_tree, cmake_folder):
+def test_cmake_builds_and_runs_only_our_tests_in_a_fresh_folder(own_tree, cmake_folder):
     folder, result = cmake_folder
     assert result.code == 0, result.err
     assert PASSED.search(result.out)
     assert re.search(r"^build test.testbin: \d+ files compiled", result.err, re.MULTILINE)
-    log = (patched_tree.root / STATE / "runtest.log").read_text()
+    log = (own_tree.root / STATE / "runtest.log").read_text()
     assert "Running 0 tests" not in log
-    assert not (patched_tree.root / "a.out").exists()
+    assert not (own_tree.root / "a.out").exists()
 
 
 def test_an_older_cmake_folder_is_configured_again_and_keeps_its_choice(
-    patched_tree, cmake_folder
+    own_tree, cmake_folder
 ):
     """Caffe's CMake lists the sources only when it configures."""
     folder, _ = cmake_folder
     choose_tests(folder, "blob")
-    result = kit("runtest", "--quick", "--build-dir", folder, patched_tree.root)
+    result = kit("runtest", "--quick", "--build-dir", folder, own_tree.root)
     assert result.code == 0, result.err
     assert PASSED.search(result.out)
     assert "BUILD_only_tests:STRING=blob\n" in (folder / "CMakeCache.txt").read_text()
@@ -136,28 +146,28 @@ def choose_tests(folder: Path, names: str) -> None:
     subprocess.run(command, check=True, cwd=str(folder), **quiet)
 
 
-def test_a_filter_that_matches_nothing_is_a_failure(patched_tree):
+def test_a_filter_that_matches_nothing_is_a_failure(own_tree):
     """gtest itself exits with 0 then."""
-    binary = patched_tree.root / ".build_release/test/test_l1_loss_layer.testbin"
+    binary = own_tree.root / ".build_release/test/test_l1_loss_layer.testbin"
     kept = binary.with_name("kept")
     binary.rename(kept)
     script = f'#!/bin/sh\nexec "{kept}" --gtest_filter=NothingOfThisName*\n'
     try:
         binary.write_text(script)
         binary.chmod(0o755)
-        result = kit("runtest", "--quick", patched_tree.root)
+        result = kit("runtest", "--quick", own_tree.root)
     finally:
         kept.replace(binary)
     assert result.code == 3
     assert result.err.splitlines()[-1].startswith("no L1LossLayerTest ran; fix: see ")
 
 
-def test_the_compilers_first_error_is_shown(patched_tree):
-    source = patched_tree.root / "src/caffe/util/benchmark.cpp"
+def test_the_compilers_first_error_is_shown(own_tree):
+    source = own_tree.root / "src/caffe/util/benchmark.cpp"
     original = source.read_bytes()
     try:
         source.write_bytes(original.replace(b"namespace caffe {", b"namespace caffe {\nint 1x;", 1))
-        result = kit("runtest", "--quick", patched_tree.root)
+        result = kit("runtest", "--quick", own_tree.root)
     finally:
         source.write_bytes(original)
     assert result.code == 3
@@ -165,41 +175,41 @@ def test_the_compilers_first_error_is_shown(patched_tree):
     last = result.err.splitlines()[-1]
     assert last.startswith(f"src/caffe/util/benchmark.cpp:{line}: error: ")
     assert "runtest.log" in last
-    assert f"revert {patched_tree.root}" in result.out
-    assert kit("status", patched_tree.root).code == 0
+    assert f"revert {own_tree.root}" in result.out
+    assert kit("status", own_tree.root).code == 0
 
 
-def test_interrupted_runs_leave_no_children_and_keep_the_patch(patched_tree):
-    source = patched_tree.root / "src/caffe/util/benchmark.cpp"
+def test_interrupted_runs_leave_no_children_and_keep_the_patch(own_tree):
+    source = own_tree.root / "src/caffe/util/benchmark.cpp"
     os.utime(str(source))
-    command = [sys.executable, str(SCRIPT), "runtest", "--quick", str(patched_tree.root)]
+    command = [sys.executable, str(SCRIPT), "runtest", "--quick", str(own_tree.root)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    wait_for(lambda: running_in(patched_tree.root, "cc1plus"))
+    wait_for(lambda: running_in(own_tree.root, "cc1plus"))
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=30)
     assert process.returncode == 130
     assert b"the patch stays; to take it out: " in out
-    assert running_in(patched_tree.root) == []
-    assert kit("status", patched_tree.root).code == 0
-    assert kit("runtest", "--quick", patched_tree.root).code == 0
+    assert running_in(own_tree.root) == []
+    assert kit("status", own_tree.root).code == 0
+    assert kit("runtest", "--quick", own_tree.root).code == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP])
-def test_whatever_ends_it_ends_a_child_in_a_session_of_its_own_too(patched_tree, number):
+def test_whatever_ends_it_ends_a_child_in_a_session_of_its_own_too(own_tree, number):
     """A tool may start a server of its own; the recipe of make here is such a tool."""
-    makefile = patched_tree.root / "Makefile"
+    makefile = own_tree.root / "Makefile"
     original = makefile.read_bytes()
-    command = [sys.executable, str(SCRIPT), "runtest", "--quick", str(patched_tree.root)]
+    command = [sys.executable, str(SCRIPT), "runtest", "--quick", str(own_tree.root)]
     try:
         makefile.write_bytes(original + b"\nproto: stray\nstray:\n\t(setsid sleep 600 &); "
                                         b"sleep 600\n")
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        wait_for(lambda: len(running_in(patched_tree.root, "sleep")) == 2)
+        wait_for(lambda: len(running_in(own_tree.root, "sleep")) == 2)
         process.send_signal(number)
         out, err = process.communicate(timeout=30)
     finally:
         makefile.write_bytes(original)
-        left = running_in(patched_tree.root)
+        left = running_in(own_tree.root)
         for pid in left:
             os.kill(pid, signal.SIGKILL)
     assert (process.returncode, left) == (130, []), err
@@ -209,17 +219,17 @@ def test_whatever_ends_it_ends_a_child_in_a_session_of_its_own_too(patched_tree,
 @pytest.mark.parametrize("variable, flags", [
     ("GNUMAKEFLAGS", "-i"), ("GNUMAKEFLAGS", "-t"), ("MAKEFLAGS", "n"), ("MAKEFILES", "flags.mk")])
 def test_flags_for_make_in_the_environment_hide_no_error(
-    patched_tree, monkeypatch, variable, flags, tmp_path
+    own_tree, monkeypatch, variable, flags, tmp_path
 ):
     if variable == "MAKEFILES":
         (tmp_path / flags).write_text("MAKEFLAGS += -i\n")
         flags = str(tmp_path / flags)
     monkeypatch.setenv(variable, flags)
-    with broken(patched_tree.root / "src/caffe/util/benchmark.cpp"):
-        result = kit("runtest", "--quick", patched_tree.root)
+    with broken(own_tree.root / "src/caffe/util/benchmark.cpp"):
+        result = kit("runtest", "--quick", own_tree.root)
     assert result.code == 3
     assert result.err.splitlines()[-1].startswith("src/caffe/util/benchmark.cpp:")
-    assert not (patched_tree.root / "l1loss-kit-ask").exists()
+    assert not (own_tree.root / "l1loss-kit-ask").exists()
 
 
 @contextlib.contextmanager
@@ -243,9 +253,9 @@ def added(config: Path, text: str):
 
 
 @pytest.mark.parametrize("flag", ["-i", "-n", "-q"])
-def test_a_make_that_ends_well_without_having_compiled_is_a_failure(patched_tree, flag):
+def test_a_make_that_ends_well_without_having_compiled_is_a_failure(own_tree, flag):
     """As a Makefile.config may tell it to."""
-    root = patched_tree.root
+    root = own_tree.root
     with added(root / "Makefile.config", f"MAKEFLAGS += {flag}\n"), broken(
         root / "src/caffe/util/benchmark.cpp"
     ):
@@ -253,8 +263,8 @@ def test_a_make_that_ends_well_without_having_compiled_is_a_failure(patched_tree
     assert result.code == 3, result.out
 
 
-def test_a_library_that_was_not_linked_again_is_not_tested(patched_tree, tmp_path):
-    root, compiler = patched_tree.root, tmp_path / "g++"
+def test_a_library_that_was_not_linked_again_is_not_tested(own_tree, tmp_path):
+    root, compiler = own_tree.root, tmp_path / "g++"
     compiler.write_text('#!/bin/sh\ncase " $* " in *" -shared "*) exit 1; esac\nexec g++ "$@"\n')
     compiler.chmod(0o755)
     assert kit("runtest", "--quick", root).code == 0
@@ -268,22 +278,22 @@ def test_a_library_that_was_not_linked_again_is_not_tested(patched_tree, tmp_pat
     assert kit("runtest", "--quick", root).code == 0
 
 
-def test_a_make_that_touches_leaves_no_file_behind(patched_tree):
+def test_a_make_that_touches_leaves_no_file_behind(own_tree):
     """It is asked for its variables by a target that is no file."""
-    with added(patched_tree.root / "Makefile.config", "MAKEFLAGS += -t\n"):
-        kit("runtest", "--quick", patched_tree.root)
-    assert not (patched_tree.root / "l1loss-kit-ask").exists()
+    with added(own_tree.root / "Makefile.config", "MAKEFLAGS += -t\n"):
+        kit("runtest", "--quick", own_tree.root)
+    assert not (own_tree.root / "l1loss-kit-ask").exists()
 
 
-def test_a_binary_older_than_its_sources_does_not_count(patched_tree):
+def test_a_binary_older_than_its_sources_does_not_count(own_tree):
     """Here make is told to put `:` in front of the command that links it."""
-    binary = patched_tree.root / ".build_release/test/test_l1_loss_layer.testbin"
-    assert kit("runtest", "--quick", patched_tree.root).code == 0  # all but that is up to date
+    binary = own_tree.root / ".build_release/test/test_l1_loss_layer.testbin"
+    assert kit("runtest", "--quick", own_tree.root).code == 0  # all but that is up to date
     now = binary.stat().st_mtime
     try:
         os.utime(str(binary), (0, 0))
-        with added(patched_tree.root / "Makefile.config", "Q := @: $(NOTHING)\n"):
-            result = kit("runtest", "--quick", patched_tree.root)
+        with added(own_tree.root / "Makefile.config", "Q := @: $(NOTHING)\n"):
+            result = kit("runtest", "--quick", own_tree.root)
     finally:
         os.utime(str(binary), (now, now))
     assert result.code == 3, result.out
@@ -315,10 +325,10 @@ PROGRAMS = {
 
 
 @pytest.mark.parametrize("what", PROGRAMS)
-def test_a_program_that_does_not_run_all_its_tests_is_a_failure(patched_tree, what):
+def test_a_program_that_does_not_run_all_its_tests_is_a_failure(own_tree, what):
     script, problem = PROGRAMS[what]
-    with replaced_binary(patched_tree.root, "#!/bin/sh\n" + script + "\n", 0o755):
-        result = kit("runtest", "--quick", patched_tree.root)
+    with replaced_binary(own_tree.root, "#!/bin/sh\n" + script + "\n", 0o755):
+        result = kit("runtest", "--quick", own_tree.root)
     assert result.code == 3
     assert problem in result.err.splitlines()[-1]
 
@@ -327,9 +337,9 @@ def test_a_program_that_does_not_run_all_its_tests_is_a_failure(patched_tree, wh
     ("#!/nowhere/sh\n", 0o755, "No such file or directory"),
     ("#!/bin/sh\n", 0o644, "Permission denied"),
     ("neither a script nor a program", 0o755, "Exec format error")])
-def test_a_program_that_cannot_be_executed_is_a_failure(patched_tree, text, mode, reason):
-    with replaced_binary(patched_tree.root, text, mode) as binary:
-        result = kit("runtest", "--quick", patched_tree.root)
+def test_a_program_that_cannot_be_executed_is_a_failure(own_tree, text, mode, reason):
+    with replaced_binary(own_tree.root, text, mode) as binary:
+        result = kit("runtest", "--quick", own_tree.root)
     assert result.code == 3
     assert result.err.splitlines()[-1] == (
         f"{binary}: cannot be run: {reason}; fix: run it by hand to see why")
@@ -370,15 +380,15 @@ def running_in(folder: Path, name: str = "") -> list:
     return found
 
 
-def test_another_caffe_pb_h_earlier_on_the_include_path_is_named(patched_tree, tmp_path):
+def test_another_caffe_pb_h_earlier_on_the_include_path_is_named(own_tree, tmp_path):
     header = tmp_path / "caffe/proto/caffe.pb.h"
     header.parent.mkdir(parents=True)
     header.write_text("// of another Caffe\n")
-    config = patched_tree.root / "Makefile.config"
+    config = own_tree.root / "Makefile.config"
     original = config.read_text()
     try:
         config.write_text(original.replace("INCLUDE_DIRS := ", f"INCLUDE_DIRS := {tmp_path} "))
-        result = kit("runtest", "--quick", patched_tree.root)
+        result = kit("runtest", "--quick", own_tree.root)
     finally:
         config.write_text(original)
     assert result.code == 3
@@ -439,11 +449,11 @@ def test_cmake_builds_in_no_folder_that_a_link_in_the_tree_leads_to(caffe, tmp_p
     assert not list((tmp_path / "outside").iterdir())
 
 
-def test_a_cmake_folder_of_another_tree_is_refused(patched_tree, cmake_folder, caffe):
+def test_a_cmake_folder_of_another_tree_is_refused(own_tree, cmake_folder, caffe):
     kit("apply", caffe)
     result = kit("runtest", "--quick", "--build-dir", cmake_folder[0], caffe)
     assert result.code == 1
-    assert f"this CMake folder builds {patched_tree.root}" in result.err
+    assert f"this CMake folder builds {own_tree.root}" in result.err
 
 
 @pytest.fixture

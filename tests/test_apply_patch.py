@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from caffe_l1 import VERSION
 from patch_support import (
     PROTO,
     REPO,
@@ -118,7 +119,7 @@ def test_revert_twice_is_fine(caffe):
 def test_status_says_not_applied_and_applied(caffe):
     assert kit("status", caffe)[:2] == (1, "not applied\n")
     kit("apply", caffe)
-    assert kit("status", caffe)[:2] == (0, "applied (kit 1.0.0, field number 1701)\n")
+    assert kit("status", caffe)[:2] == (0, f"applied (kit {VERSION}, field number 1701)\n")
     kit("revert", caffe)
     assert kit("status", caffe)[:2] == (1, "not applied\n")
 
@@ -301,7 +302,7 @@ def test_json_of_status_says_what_each_file_is(caffe):
     report = kit("status", caffe, "--json").json
     assert [file["path"] for file in report["files"]] == TARGETS
     assert {file["state"] for file in report["files"]} == {"applied"}
-    assert (report["state"], report["field_id"], report["kit"]) == ("applied", 1701, "1.0.0")
+    assert (report["state"], report["field_id"], report["kit"]) == ("applied", 1701, VERSION)
 
 
 @pytest.mark.parametrize("arguments, verb, problem", [

@@ -14,6 +14,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from caffe_l1 import VERSION
 from caffe_l1.common.errors import Refused
 from caffe_l1.patch import commit, payload, plan
 from caffe_l1.patch.store import Store
@@ -704,7 +705,7 @@ def test_upgrade_from_an_older_kit_keeps_the_field_number(caffe, tmp_path, older
     older_kit.undo()
     assert kit("status", caffe).out == "applied (kit 0.9.0, field number 1777)\n"
     assert kit("apply", caffe).code == 0
-    assert kit("status", caffe).out == "applied (kit 1.0.0, field number 1777)\n"
+    assert kit("status", caffe).out == f"applied (kit {VERSION}, field number 1777)\n"
     fresh = make_checkout(tmp_path / "fresh")
     kit("apply", fresh, "--field-id", 1777)
     assert contents(caffe) == contents(fresh)

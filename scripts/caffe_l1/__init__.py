@@ -2,6 +2,6 @@
 
 from pathlib import Path
 
-VERSION = "1.0.0"
+VERSION = "1.1.0"
 # Holds caffe_patch/, python_layer/ and prototxt/, in a checkout and where it is installed.
 HOME = Path(__file__).resolve().parents[2]

@@ -39,25 +39,12 @@ class L1LossLayer(caffe.Layer):
         self.watched = True
         self.forwards = 0
         self.is_lossless = False
-        try:
-            if len(bottom) not in (2, 3):
-                raise ValueError("takes 2 or 3 bottoms (predictions, targets, optional weights), "
-                                 "got %d" % len(bottom))
-            if len(top) != 1:
-                raise ValueError("takes 1 top, got %d" % len(top))
-            self.weighted = len(bottom) == 3
-            # Caffe's own list of bottoms cannot be iterated.
-            self.indices = range(len(bottom))
-            for i in self.indices:
-                if _is_same(top[0], bottom[i]):
-                    raise ValueError("top[0] is bottom[%d]; fix: give the top a name of its own"
-                                     % i)
-            # A Caffe of 2015 has it with an underscore.
-            param_str = getattr(self, "param_str", None) or getattr(self, "param_str_", "")
-            self.options = l1_loss.read_options(param_str)
-        except ValueError as error:
-            _explain(self, error)
-            raise
+        _checked(self, _check_blobs, bottom, top)
+        # Caffe's own list of bottoms cannot be iterated.
+        self.indices = range(len(bottom))
+        # A Caffe of 2015 has it with an underscore.
+        param_str = getattr(self, "param_str", None) or getattr(self, "param_str_", "")
+        self.options = _checked(self, l1_loss.read_options, param_str)
 
     def reshape(self, bottom, top):
         self.arrays = arrays = [_array(bottom[i]) for i in self.indices]
@@ -66,11 +53,7 @@ class L1LossLayer(caffe.Layer):
             self.loss_weight = _loss_weight(top[0])
         if shapes == self.shapes:
             return
-        try:
-            top_shape = l1_loss.check_shapes(self.options, *shapes)
-        except ValueError as error:
-            _explain(self, error)
-            raise
+        top_shape = _checked(self, l1_loss.check_shapes, self.options, *shapes)
         if 0 in top_shape:
             # Caffe reads the data of an empty top, and aborts if there was never any.
             top[0].reshape(1)
@@ -89,45 +72,39 @@ class L1LossLayer(caffe.Layer):
         if self.loss_weight is None:
             # The top was empty, so there was nothing to write it to.
             net, index, _ = _place(self)
-            self.loss_weight = None if net is None else _net_loss_weight(net, index)
-        if self.loss_weight is None:
-            top.diff[...] = UNKNOWN
-        elif self.loss_weight:
+            self.loss_weight = UNKNOWN if net is None else _net_loss_weight(net, index)
+        if self.loss_weight:
             top.diff[...] = self.loss_weight
 
     def forward(self, bottom, top):
         if self.watched:
             self._watch_forward()
         if not self.empty:
-            weight = self.arrays[2] if self.weighted else None
-            self.z = l1_loss.write_loss(top[0].data, self.arrays[0], self.arrays[1], weight,
-                                        self.options)
+            self.z = l1_loss.write_loss(top[0].data, self.options, *self.arrays)
         elif top[0].count:
             top[0].data[...] = 0
         self.arrays = None
 
     def backward(self, top, propagate_down, bottom):
-        try:
-            if self.weighted and propagate_down[2]:
-                # Caffe does not ask a Python layer before it forces backward upon all bottoms.
-                raise ValueError("weights get no gradient; fix: set propagate_down to false for "
-                                 "bottom[2], and leave out force_backward")
-            if self.loss_weight is None and not self.empty and (top[0].diff == UNKNOWN).all():
-                raise ValueError("top[0] was empty when Caffe wrote its loss_weight there, which "
-                                 "is lost; fix: make the net with a batch of at least 1")
-        except ValueError as error:
-            _explain(self, error)
-            raise
+        _checked(self, self._check_gradients, top, propagate_down)
         if self.empty:
             return
         top_diff = top[0].diff
         if self.watched:
             self._watch_backward(top_diff)
-        weight = bottom[2].data if self.weighted else None
-        dx = bottom[0].diff if propagate_down[0] else None
-        dy = bottom[1].diff if propagate_down[1] else None
-        l1_loss.write_gradients(dx, dy, bottom[0].data, bottom[1].data, weight, top_diff,
-                                self.options, self.z)
+        inputs = [bottom[i].data for i in self.indices]
+        dx, dy = [bottom[i].diff if propagate_down[i] else None for i in (0, 1)]
+        z = l1_loss.divisor(self.options, *inputs) if self.z is None else self.z
+        l1_loss.write_gradients(dx, dy, top_diff, z, self.options, *inputs)
+
+    def _check_gradients(self, top, propagate_down):
+        if len(self.indices) == 3 and propagate_down[2]:
+            # Caffe does not ask a Python layer before it forces backward upon all bottoms.
+            raise ValueError("weights get no gradient; fix: set propagate_down to false for "
+                             "bottom[2], and leave out force_backward")
+        if self.loss_weight == UNKNOWN and not self.empty and (top[0].diff == UNKNOWN).all():
+            raise ValueError("top[0] was empty when Caffe wrote its loss_weight there, which is "
+                             "lost; fix: make the net with a batch of at least 1")
 
     # A top without loss_weight is no mistake where another layer reads it, nor in a metric that is
     # watched beside a loss. Caffe shows nobody whether a loss_weight is 0 or missing. What is sure
@@ -136,7 +113,7 @@ class L1LossLayer(caffe.Layer):
     def _watch_forward(self):
         self.forwards += 1
         phase = getattr(self, "phase", None)
-        if self.loss_weight or phase not in (None, caffe.TRAIN):
+        if self.loss_weight not in (None, 0, UNKNOWN) or phase not in (None, caffe.TRAIN):
             self.watched = False
             return
         net, index, is_trained = _place(self)
@@ -185,6 +162,17 @@ def _array(blob):
     return blob.data if blob.count else np.empty(tuple(blob.shape), np.float32)
 
 
+def _check_blobs(bottom, top):
+    if len(bottom) not in (2, 3):
+        raise ValueError("takes 2 or 3 bottoms (predictions, targets, optional weights), got %d"
+                         % len(bottom))
+    if len(top) != 1:
+        raise ValueError("takes 1 top, got %d" % len(top))
+    for i in range(len(bottom)):
+        if _is_same(top[0], bottom[i]):
+            raise ValueError("top[0] is bottom[%d]; fix: give the top a name of its own" % i)
+
+
 def _is_same(one, other):
     """Tell whether both are the same blob, which pycaffe wraps anew each time it is asked.
 
@@ -201,17 +189,23 @@ def _is_same(one, other):
 
 
 def _loss_weight(top):
-    """Return what Caffe wrote into all of the diff; None for what this layer did not know."""
+    """Return what Caffe wrote into all of the diff."""
     diff = top.diff
-    value = float(diff.flat[0]) if (diff == diff.flat[0]).all() else 0.0
-    return None if value == UNKNOWN else value
+    return float(diff.flat[0]) if (diff == diff.flat[0]).all() else 0.0
 
 
-def _explain(layer, error):
-    """Say in the error who raised it; where no Python program called, nobody else would show it."""
-    l1_loss.prefix(error, _who(layer))
-    if sys._getframe(1).f_back is None:
-        sys.stderr.write("%s\n" % error)
+def _checked(layer, check, *arguments):
+    """Return what the check returns; its error says who raised it.
+
+    Where no Python program called, nobody else would show that error.
+    """
+    try:
+        return check(*arguments)
+    except ValueError as error:
+        l1_loss.prefix(error, _who(layer))
+        if sys._getframe(1).f_back is None:
+            sys.stderr.write("%s\n" % error)
+        raise
 
 
 def _who(layer):

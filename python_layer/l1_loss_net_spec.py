@@ -12,7 +12,7 @@ import json
 
 from caffe import layers
 from caffe.proto import caffe_pb2
-from l1_loss import Options, check_options, prefix
+from l1_loss import DEFAULTS, Options, check_options, prefix
 
 
 def l1_loss(prediction, target, weight=None, route="python", loss_weight=1, **given):
@@ -24,15 +24,15 @@ def l1_loss(prediction, target, weight=None, route="python", loss_weight=1, **gi
     itself takes loss_weight=0. Raises ValueError for an unknown route or a wrong option.
     """
     options = [(name, given.pop(name)) for name in Options._fields if name in given]
-    options = [(name, value) for name, value in options if value is not None]
     try:
         _check(route, given)
-        check_options(**dict(options))
+        check_options(DEFAULTS._replace(**dict(options)))
     except ValueError as error:
         prefix(error, "l1_loss")
         raise
     bottoms = [prediction, target] + ([] if weight is None else [weight])
-    given.update(_spelled(route, options), loss_weight=loss_weight)
+    said = [(name, value) for name, value in options if value is not None]
+    given.update(_spelled(route, said), loss_weight=loss_weight)
     make = layers.Python if route == "python" else layers.L1Loss
     return make(*bottoms, **given)
 
@@ -60,7 +60,7 @@ def _spelled(route, options):
         message = caffe_pb2.L1LossParameter
         return {"l1_loss_param": {name: message.Reduction.Value(value) if name == "reduction"
                                   else value for name, value in options}}
-    # numpy's numbers are none to json.
+    # json does not know numpy's numbers.
     pairs = ['"%s": %s' % (name, json.dumps(value, default=lambda number: number.item()))
              for name, value in options]
     param = {"param_str": "{%s}" % ", ".join(pairs)}

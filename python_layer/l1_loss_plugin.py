@@ -19,8 +19,11 @@ import re
 import sys
 import zlib
 
+__all__ = ["PluginError", "load"]
+
 NAME = "libl1_loss_plugin.so"
 BUILD = "scripts/build_plugin.py (or caffe-l1 build-plugin)"
+AGAIN = "fix: build the plugin again with " + BUILD
 MARK = re.compile(b"l1-loss-plugin for ([0-9]+-[0-9a-f]{8})")
 
 OWN_L1_LOSS = (
@@ -30,16 +33,16 @@ OWN_L1_LOSS = (
 
 
 class PluginError(RuntimeError):
-    """The plugin cannot be loaded into this process; nothing was loaded."""
+    """The plugin cannot be loaded into this process."""
 
 
 def load(path=None):
     """Load the plugin at path (default: $L1_LOSS_PLUGIN, or where build_plugin.py puts it).
 
-    Returns True if `L1Loss` came from the plugin, also where that is loaded already, by LD_PRELOAD
-    or by this function; False if this Caffe had an L1Loss of its own, and standard error then says
-    what this means for the net. Raises PluginError, before anything is loaded, for a file that is
-    missing, is no plugin, or was built for another Caffe.
+    Returns True if `L1Loss` comes from the plugin, even if LD_PRELOAD or an earlier call loaded it;
+    False if this Caffe has an L1Loss of its own, and standard error then says what this means for
+    the net. Raises PluginError, before anything is loaded, for a file that is missing, is not a
+    plugin, or was built for another Caffe.
     """
     import caffe
 
@@ -56,15 +59,14 @@ def load(path=None):
         _loaded[path] = ctypes.CDLL(path, ctypes.RTLD_GLOBAL)
     except OSError as error:
         raise PluginError(  # noqa: B904 (Python 2.7 knows no "from")
-            "%s; fix: build the plugin again with %s" % (error, BUILD))
+            "%s; %s" % (error, AGAIN))
     if "L1Loss" not in list(caffe.layer_type_list()):
-        raise PluginError("%s: it is loaded, but this Caffe knows no L1Loss; fix: build the plugin "
-                          "again with %s" % (path, BUILD))
+        raise PluginError("%s: it is loaded, but this Caffe knows no L1Loss; %s" % (path, AGAIN))
     return True
 
 
 def came_from_plugin(path):
-    """Whether the L1Loss that is there is that of the plugin at path; if not, say whose it is."""
+    """Tell whether the L1Loss that is there came from this plugin; if not, say whose it is."""
     if is_plugin_for_this_process():
         if os.path.realpath(path) in mapped_files():
             return True
@@ -94,8 +96,8 @@ def check(path, library):
     if not mark:
         raise PluginError("%s: this is no L1Loss plugin; fix: build one with %s" % (path, BUILD))
     if mark.group(1).decode("ascii") != fingerprint(library):
-        raise PluginError("%s: this plugin was built for another Caffe than %s; fix: build it "
-                          "again with %s" % (path, library, BUILD))
+        raise PluginError("%s: this plugin was built for another Caffe than %s; %s"
+                          % (path, library, AGAIN))
 
 
 def fingerprint(library):
@@ -106,7 +108,7 @@ def fingerprint(library):
 
 
 def is_plugin_for_this_process():
-    """Whether a plugin is loaded that was built for the Caffe of this process, by its mark."""
+    """Tell whether a plugin is loaded whose mark names the Caffe of this process."""
     try:
         mark = ctypes.c_char.in_dll(ctypes.CDLL(None), "l1_loss_plugin_built_for")
     except ValueError:
@@ -116,14 +118,14 @@ def is_plugin_for_this_process():
 
 
 def mapped_files():
-    """The files in the memory of this process, links followed."""
+    """Return the files that this process has mapped into its memory, links followed."""
     with open("/proc/self/maps") as maps:
         columns = [line.rstrip("\n").split(None, 5) for line in maps]
     return [column[5] for column in columns if len(column) == 6]
 
 
 def loaded_caffe():
-    """The libcaffe in the memory of this process."""
+    """Return the path of the libcaffe of this process."""
     for path in mapped_files():
         if re.match(r"libcaffe(-d)?\.so", os.path.basename(path)):
             return path

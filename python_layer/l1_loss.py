@@ -119,9 +119,7 @@ def _label(dtype, number):
         return float(dtype.type(number))
 
 
-# Options and shapes
-#
-# What a user can get wrong. Each check raises a ValueError, and its caller says who asks.
+# Options and shapes: what a user can get wrong. Each check raises a ValueError, and its caller says who asks.
 
 
 def prefix(error, who):
@@ -263,9 +261,7 @@ def _product(shape):
     return functools.reduce(operator.mul, shape, 1)
 
 
-# The mathematics
-#
-# The inputs are x, y and perhaps the weights. They fit (check_shapes), are not empty, C-contiguous
+# The mathematics. The inputs are x, y and perhaps the weights. They fit (check_shapes), are not empty, C-contiguous
 # and of one dtype. Where nothing leaves the range of float, and no weight makes terms cancel, the
 # terms are floats; all else is in double.
 
@@ -280,13 +276,13 @@ def write_loss(top, options, *inputs):
     with _quiet():
         if not rows:
             top[...] = _total(options, *inputs) / z
-        elif inputs[0].size <= BLOCK * top.size:
-            top = top.reshape(rows)
+            return z
+        top = top.reshape(rows)
+        if inputs[0].size <= BLOCK * top.size:
             for index in _blocks(inputs[0].shape):
                 block = [array[index] for array in inputs]
                 top[index] = _sums(top[index].shape, options, *block) / z
         else:
-            top = top.reshape(rows)
             for row in np.ndindex(*rows):
                 top[row] = _total(options, *[array[row] for array in inputs]) / z
     return z

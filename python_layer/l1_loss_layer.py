@@ -35,7 +35,7 @@ class L1LossLayer(caffe.Layer):
         self.z = None
         # The number that Caffe puts into top[0].diff once, after the first reshape.
         self.loss_weight = None
-        # Whether a warning may still come, and what it goes by.
+        # Whether a warning may still come, and what decides it.
         self.watched = True
         self.forwards = 0
         self.is_lossless = False
@@ -50,7 +50,9 @@ class L1LossLayer(caffe.Layer):
         self.arrays = arrays = [_array(bottom[i]) for i in self.indices]
         shapes = [array.shape for array in arrays]
         if self.loss_weight is None and self.shapes is not None and top[0].count:
-            self.loss_weight = _loss_weight(top[0])
+            # Caffe wrote it into all of the diff.
+            diff = top[0].diff
+            self.loss_weight = float(diff.flat[0]) if (diff == diff.flat[0]).all() else 0.0
         if shapes == self.shapes:
             return
         top_shape = _checked(self, l1_loss.check_shapes, self.options, *shapes)
@@ -72,7 +74,8 @@ class L1LossLayer(caffe.Layer):
         if self.loss_weight is None:
             # The top was empty, so there was nothing to write it to.
             net, index, _ = _place(self)
-            self.loss_weight = UNKNOWN if net is None else _net_loss_weight(net, index)
+            self.loss_weight = (UNKNOWN if net is None else
+                                net._blob_loss_weights[net._top_ids(index)[0]])
         if self.loss_weight:
             top.diff[...] = self.loss_weight
 
@@ -135,8 +138,7 @@ class L1LossLayer(caffe.Layer):
     def _watch_without_net(self, is_called):
         """In the command line tool Python knows no net, and no Python program calls the layer.
 
-        There a backward pass follows each forward pass, but for layers whose tops nothing is
-        learned from.
+        There a backward pass follows each forward pass, unless nothing is learned from the top.
         """
         if is_called:
             self.watched = False
@@ -188,12 +190,6 @@ def _is_same(one, other):
     return same
 
 
-def _loss_weight(top):
-    """Return what Caffe wrote into all of the diff."""
-    diff = top.diff
-    return float(diff.flat[0]) if (diff == diff.flat[0]).all() else 0.0
-
-
 def _checked(layer, check, *arguments):
     """Return what the check returns; its error says who raised it.
 
@@ -239,13 +235,7 @@ def _place(layer):
     return None, None, None
 
 
-# What reads what in a net: pycaffe tells it since 2015.
-
-
-def _net_loss_weight(net, index):
-    return net._blob_loss_weights[net._top_ids(index)[0]]
-
-
 def _is_read(net, index):
+    """Tell whether a layer of the net reads the top; pycaffe tells the numbers since 2015."""
     top = net._top_ids(index)[0]
     return any(top in net._bottom_ids(i) for i in range(len(net.layers)))

@@ -119,7 +119,8 @@ def _label(dtype, number):
         return float(dtype.type(number))
 
 
-# Options and shapes: what a user can get wrong. Each check raises a ValueError, and its caller says who asks.
+# Options and shapes: what a user can get wrong. Each check raises a ValueError without saying who
+# asks.
 
 
 def prefix(error, who):
@@ -261,9 +262,9 @@ def _product(shape):
     return functools.reduce(operator.mul, shape, 1)
 
 
-# The mathematics. The inputs are x, y and perhaps the weights. They fit (check_shapes), are not empty, C-contiguous
-# and of one dtype. Where nothing leaves the range of float, and no weight makes terms cancel, the
-# terms are floats; all else is in double.
+# The mathematics. The inputs are x, y and perhaps the weights. They fit (check_shapes), are not
+# empty, C-contiguous and of one dtype. Where nothing leaves the range of float, and no weight makes
+# terms cancel, the terms are floats; all else is in double.
 
 
 def write_loss(top, options, *inputs):

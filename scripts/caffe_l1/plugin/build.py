@@ -20,8 +20,9 @@ from .descriptor import descriptor_set, file_name
 from .installed import LIBRARY_FOLDERS, Caffe, output, symbols
 
 PATCH = HOME / "caffe_patch"
-OWN_SOURCES = [Path(__file__).with_name(name) for name in ("fits.cpp", "param_str.cpp")]
-EXPORTS = Path(__file__).with_name("exports.map")
+OWN = Path(__file__).resolve().parent  # what is in no patched tree
+OWN_SOURCES = [OWN / name for name in ("fits.cpp", "param_str.cpp", "register.cpp")]
+EXPORTS = OWN / "exports.map"
 LAYER = PATCH / "src" / "caffe" / "layers" / "l1_loss_layer.cpp"
 MESSAGE = PATCH / "src" / "caffe" / "proto" / "l1_loss_parameter.proto"
 # A call of the C++ library's new string, in what a C++11 Caffe exports.
@@ -47,7 +48,7 @@ def package(caffe: Caffe) -> str:
     return f"{PACKAGE}_{fingerprint(caffe.library).replace('-', '_')}"
 
 
-def build(caffe: Caffe, output_file: Path) -> None:
+def build(caffe: Caffe, output_file: Path, openmp: bool = True) -> None:
     """Write the plugin, all of it or nothing."""
     need_tools()
     need_no_l1_loss(caffe)
@@ -57,7 +58,7 @@ def build(caffe: Caffe, output_file: Path) -> None:
         generate_messages(caffe, Path(scratch))
         need_headers(caffe, Path(scratch))
         staged = Path(scratch, "plugin.so")
-        compile_layer(caffe, Path(scratch), staged)
+        compile_layer(caffe, Path(scratch), staged, openmp)
         place(staged, output_file)
 
 
@@ -185,7 +186,7 @@ def protoc(*arguments: str) -> None:
                       "protoc of this Caffe's protobuf first on PATH")
 
 
-def compile_layer(caffe: Caffe, scratch: Path, staged: Path) -> None:
+def compile_layer(caffe: Caffe, scratch: Path, staged: Path, openmp: bool) -> None:
     flags = [f'-DL1_LOSS_PLUGIN="{fingerprint(caffe.library)}"',
              *(f"-D{name}={name}Plugin" for name in CLASSES), *compiler_flags(caffe, scratch)]
     own_message = scratch / package(caffe) / "l1_loss_parameter.pb.cc"
@@ -193,13 +194,24 @@ def compile_layer(caffe: Caffe, scratch: Path, staged: Path) -> None:
     if not caffe.cpu_only:
         sources.append(str(scratch / "gpu.o"))
         run(nvcc_command(flags, Path(sources[-1])))
-    link(caffe, [f"-Wl,--version-script={EXPORTS}", *flags, *sources], staged)
+    threads = openmp_flags() if openmp else []
+    link(caffe, [f"-Wl,--version-script={EXPORTS}", *flags, *threads, *sources], staged)
+
+
+def openmp_flags() -> list[str]:
+    """Those that make the layer use every core, where the compiler can."""
+    tried = subprocess.run(["g++", "-fopenmp", "-shared", "-x", "c++", os.devnull, "-o",
+                            os.devnull], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    if tried.returncode == 0:
+        return ["-fopenmp"]
+    print("openmp: this g++ has none, so the plugin uses one core")
+    return []
 
 
 def compiler_flags(caffe: Caffe, scratch: Path) -> list[str]:
     """-O2, as Caffe's Makefile has it."""
     own = package(caffe)
-    includes = [scratch, scratch / own, PATCH / "include", caffe.include]
+    includes = [scratch, scratch / own, OWN, PATCH / "include", caffe.include]
     device = ["-DCPU_ONLY"] if caffe.cpu_only else [f"-I{cuda_home() / 'include'}"]
     return ["-O2", "-fPIC", f"-D{PACKAGE}={own}", *device,
             *(f"-I{folder}" for folder in includes)]

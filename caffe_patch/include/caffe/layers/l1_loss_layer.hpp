@@ -19,7 +19,7 @@
 #include L1_LOSS_BASE_HEADER
 
 #ifdef L1_LOSS_PLUGIN  // an unmodified caffe.proto: the message is our own
-#include "l1_loss_parameter.pb.h"
+#include "l1_loss_plugin.hpp"
 #endif
 
 #ifdef __CUDACC__
@@ -29,13 +29,6 @@
 #endif
 
 namespace caffe {
-
-#ifdef L1_LOSS_PLUGIN
-using l1_loss_plugin::L1LossParameter;
-
-/// @brief Reads the options; returns what is wrong with param_str, or nothing.
-string L1LossReadParamStr(const string& param_str, L1LossParameter* options);
-#endif
 
 // Caffe's own limit, but for the summer of 2015, when it had none.
 const int kL1LossMaxAxes = 32;
@@ -74,7 +67,8 @@ inline void L1LossReshape(vector<int> shape, Blob<Dtype>* blob) {
  *
  * Neighbouring axes that are walked alike are merged, so that a blob of the
  * predictions' own shape has a single axis here, and one number per sample
- * two. A plain struct, so that it is passed to a CUDA kernel by value.
+ * two; the last comes first. A plain struct, so that it is passed to a CUDA
+ * kernel by value.
  */
 struct L1LossBroadcast {
   int axes;
@@ -84,7 +78,7 @@ struct L1LossBroadcast {
   /// @brief The factor's place, for element i of the predictions.
   L1_LOSS_HOST_DEVICE int index(int i) const {
     int result = 0;
-    for (int axis = axes - 1; axis >= 0; --axis) {
+    for (int axis = 0; axis < axes; ++axis) {
       result += i % size[axis] * stride[axis];
       i /= size[axis];
     }
@@ -92,14 +86,33 @@ struct L1LossBroadcast {
   }
   /// @brief How many elements, from number i on, have the same factor.
   int run(const int i) const {
-    const int length = size[axes - 1];
-    return stride[axes - 1] == 0 ? length - i % length : 1;
+    return stride[0] == 0 ? size[0] - i % size[0] : 1;
   }
   /// @brief Whether there is one factor for each element, in the same order.
   L1_LOSS_HOST_DEVICE bool identity() const {
     return axes == 1 && stride[0] == 1;
   }
 };
+
+/// @brief From the shape of the predictions to the smaller one of a blob.
+inline L1LossBroadcast L1LossMakeBroadcast(const vector<int>& large,
+    const vector<int>& small) {
+  L1LossBroadcast map;
+  map.axes = 0;
+  int stride = 1;
+  for (int i = large.size() - 1; i >= 0; --i) {
+    if (large[i] == 1 && (i > 0 || map.axes > 0)) { continue; }
+    const bool own = i < small.size() && small[i] == large[i];
+    if (map.axes > 0 && own == (map.stride[map.axes - 1] > 0)) {
+      map.size[map.axes - 1] *= large[i];
+    } else {
+      map.size[map.axes] = large[i];
+      map.stride[map.axes++] = own ? stride : 0;
+    }
+    if (own) { stride *= large[i]; }
+  }
+  return map;
+}
 
 /**
  * @brief Which targets are ignored. A plain struct, as L1LossBroadcast.

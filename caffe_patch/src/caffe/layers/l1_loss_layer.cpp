@@ -1,115 +1,96 @@
+#if defined(_OPENMP) && !defined(_WIN32)
+#include <omp.h>
+#include <unistd.h>
+#define L1_LOSS_THREADS
+#endif
+
 #include <algorithm>
 #include <climits>
 #include <cmath>
-#include <cstring>
 #include <limits>
 #include <sstream>
 #include <string>
 #include <vector>
 
 #include "caffe/layers/l1_loss_layer.hpp"
+#include "caffe/util/l1_loss_simd.hpp"
 #include "caffe/util/math_functions.hpp"
-
-#ifdef __SSE2__
-#include <emmintrin.h>
-#endif
-
-// A loop is one only if all that it calls is part of it.
-#ifdef __GNUC__
-#define L1_LOSS_INLINE inline __attribute__((always_inline))
-#else
-#define L1_LOSS_INLINE inline
-#endif
 
 namespace caffe {
 
 namespace {
 
+using l1_loss_simd::Lane;
+using l1_loss_simd::Streaming;
+using l1_loss_simd::Vector;
+
 // ---- Options ----------------------------------------------------------------
 
+L1LossParameter OwnParam(const LayerParameter& param, const string& where) {
 #ifdef L1_LOSS_PLUGIN
-
-// Caffe's own caffe.proto knows no l1_loss_param, but python_param parses in a
-// layer of any type.
-L1LossParameter OwnParam(const LayerParameter& param, const string& where) {
-  L1LossParameter result;
-  const string error =
-      L1LossReadParamStr(param.python_param().param_str(), &result);
-  if (!error.empty()) { LOG(FATAL) << where << error; }
-  return result;
-}
-
+  return L1LossPluginParam(param, where);
 #else
-
-// A net that says its options as for the plugin would mean something else here
-// if they were not read.
-L1LossParameter OwnParam(const LayerParameter& param, const string& where) {
 #if L1_LOSS_HAS_PARAM_STR
-  if (param.python_param().param_str().find_first_not_of(" \t\r\n")
-      != string::npos) {
-    LOG(FATAL) << where << "param_str is read by the plugin and the Python "
-        << "layer, this Caffe reads l1_loss_param; fix: write the options "
-        << "there, as scripts/switch_route.py FILE --to native does";
-  }
+  // A net that says its options as for the plugin would mean something else
+  // here if they were not read.
+  LOG_IF(FATAL, param.python_param().param_str().find_first_not_of(" \t\r\n")
+      != string::npos) << where << "param_str is read by the plugin and the "
+      << "Python layer, this Caffe reads l1_loss_param; fix: write the options "
+      << "there, as scripts/switch_route.py FILE --to native does";
 #endif
   return param.l1_loss_param();
+#endif  // L1_LOSS_PLUGIN
 }
 
-#endif  // L1_LOSS_PLUGIN
-
-typedef L1LossParameter::Reduction Reduction;
-
-// What Caffe's older spellings in loss_param mean; false where there are none.
-bool ReductionOfLossParam(const LossParameter& param, Reduction* reduction) {
+// What Caffe's older spellings mean.
+L1LossParameter FromLossParam(const LossParameter& param) {
+  L1LossParameter options;
+  if (param.has_ignore_label()) {
+    options.set_ignore_label(param.ignore_label());
+  }
+  if (param.has_normalize()) {
+    options.set_reduction(param.normalize() ? L1LossParameter::VALID_MEAN
+        : L1LossParameter::BATCHMEAN);
+  }
 #if L1_LOSS_HAS_NORMALIZATION
-  if (param.has_normalization()) {
-    switch (param.normalization()) {
-      case LossParameter::FULL: *reduction = L1LossParameter::MEAN; break;
-      case LossParameter::VALID:
-        *reduction = L1LossParameter::VALID_MEAN; break;
-      case LossParameter::BATCH_SIZE:
-        *reduction = L1LossParameter::BATCHMEAN; break;
-      case LossParameter::NONE: *reduction = L1LossParameter::SUM; break;
-    }
-    return true;
+  if (!param.has_normalization()) { return options; }
+  switch (param.normalization()) {
+    case LossParameter::FULL:
+      options.set_reduction(L1LossParameter::MEAN); break;
+    case LossParameter::VALID:
+      options.set_reduction(L1LossParameter::VALID_MEAN); break;
+    case LossParameter::BATCH_SIZE:
+      options.set_reduction(L1LossParameter::BATCHMEAN); break;
+    case LossParameter::NONE:
+      options.set_reduction(L1LossParameter::SUM); break;
   }
 #endif
-  *reduction = param.normalize() ? L1LossParameter::VALID_MEAN
-      : L1LossParameter::BATCHMEAN;
-  return param.has_normalize();
+  return options;
 }
 
 L1LossParameter ReadOptions(const LayerParameter& param, const string& where) {
   L1LossParameter options = OwnParam(param, where);
-  Reduction reduction = options.reduction();
-  if (ReductionOfLossParam(param.loss_param(), &reduction)) {
-    if (options.has_reduction() && options.reduction() != reduction) {
-      LOG(FATAL) << where << "option \"reduction\" is \""
-          << L1LossParameter::Reduction_Name(options.reduction())
-          << "\", but loss_param's normalization means \""
-          << L1LossParameter::Reduction_Name(reduction)
-          << "\"; fix: set one of them";
-    }
-    options.set_reduction(reduction);
-  }
-  if (param.loss_param().has_ignore_label()) {
-    const double label = param.loss_param().ignore_label();
-    if (options.has_ignore_label() && options.ignore_label() != label) {
-      LOG(FATAL) << where << "option \"ignore_label\" is "
-          << options.ignore_label() << ", but loss_param's is " << label
-          << "; fix: set one of them";
-    }
-    options.set_ignore_label(label);
-  }
+  const L1LossParameter older = FromLossParam(param.loss_param());
+  LOG_IF(FATAL, options.has_reduction() && older.has_reduction()
+      && options.reduction() != older.reduction())
+      << where << "option \"reduction\" is \""
+      << L1LossParameter::Reduction_Name(options.reduction())
+      << "\", but loss_param's normalization means \""
+      << L1LossParameter::Reduction_Name(older.reduction())
+      << "\"; fix: set one of them";
+  LOG_IF(FATAL, options.has_ignore_label() && older.has_ignore_label()
+      && options.ignore_label() != older.ignore_label())
+      << where << "option \"ignore_label\" is " << options.ignore_label()
+      << ", but loss_param's is " << older.ignore_label()
+      << "; fix: set one of them";
+  options.MergeFrom(older);
   const double label = options.ignore_label();
-  if (!(label - label == 0)) {
-    LOG(FATAL) << where << "option \"ignore_label\" is " << label
-        << "; allowed: a finite number";
-  }
-  if (options.has_axis() && options.reduction() != L1LossParameter::NONE) {
-    LOG(FATAL) << where << "option \"axis\" needs \"reduction\": \"NONE\", not "
-        << "\"" << L1LossParameter::Reduction_Name(options.reduction()) << "\"";
-  }
+  LOG_IF(FATAL, !(label - label == 0)) << where << "option \"ignore_label\" is "
+      << label << "; allowed: a finite number";
+  LOG_IF(FATAL, options.has_axis()
+      && options.reduction() != L1LossParameter::NONE)
+      << where << "option \"axis\" needs \"reduction\": \"NONE\", not \""
+      << L1LossParameter::Reduction_Name(options.reduction()) << "\"";
   return options;
 }
 
@@ -125,12 +106,9 @@ string ShapeString(const vector<int>& shape) {
   return stream.str();
 }
 
-vector<int> WithoutOnes(const vector<int>& shape) {
-  vector<int> result;
-  for (int i = 0; i < shape.size(); ++i) {
-    if (shape[i] != 1) { result.push_back(shape[i]); }
-  }
-  return result;
+vector<int> WithoutOnes(vector<int> shape) {
+  shape.erase(std::remove(shape.begin(), shape.end(), 1), shape.end());
+  return shape;
 }
 
 // Whether fine becomes coarse by merging neighbouring axes.
@@ -167,514 +145,60 @@ bool Broadcasts(const vector<int>& small, const vector<int>& large) {
   return true;
 }
 
-L1LossBroadcast MakeBroadcast(const vector<int>& small,
-    const vector<int>& large) {
-  L1LossBroadcast map;
-  map.axes = 0;
-  vector<bool> same;
-  for (int i = 0; i < large.size(); ++i) {
-    if (large[i] == 1) { continue; }
-    const bool own = i < small.size() && small[i] == large[i];
-    if (map.axes > 0 && same.back() == own) {
-      map.size[map.axes - 1] *= large[i];
-    } else {
-      map.size[map.axes++] = large[i];
-      same.push_back(own);
-    }
-  }
-  if (map.axes == 0) {  // a single element
-    map.size[map.axes++] = 1;
-    same.push_back(true);
-  }
-  int stride = 1;
-  for (int axis = map.axes - 1; axis >= 0; --axis) {
-    map.stride[axis] = same[axis] ? stride : 0;
-    if (same[axis]) { stride *= map.size[axis]; }
-  }
-  return map;
-}
+// ---- Factors ----------------------------------------------------------------
 
-// ---- Vectors ----------------------------------------------------------------
-//
-// Caffe's Makefile compiles with -O2, where GCC before 12 vectorises nothing of
-// itself. What is written in vector types it always does; clang knows them too.
-// A single lane takes what is left at an end, and everything under another
-// compiler or with L1_LOSS_NO_VECTORS.
-
-template <typename Dtype>
-struct Lane {
-  typedef Dtype Vec;
-  typedef bool Mask;
-  static const int kLanes = 1;
-  static Vec Set(const Dtype value) { return value; }
-  static Vec Load(const Dtype* from) { return *from; }
-  static void Store(const Vec v, Dtype* to) { *to = v; }
-  static void Stream(const Vec v, Dtype* to) { *to = v; }
-  static Vec Abs(const Vec v) { return std::fabs(v); }
-  /// @brief v, with its sign changed where that of the other is minus.
-  static Vec Flip(const Vec v, const Vec other) { return other < 0 ? -v : v; }
-  static Vec IfThenElse(const Mask mask, const Vec yes, const Vec no) {
-    return mask ? yes : no;
-  }
-  static Vec IfThenElseZero(const Mask mask, const Vec yes) {
-    return mask ? yes : Vec(0);
-  }
-  struct Sum {
-    double sum;
-    Sum() : sum(0) {}
-    void Add(const Vec v) { sum += v; }
-    void AddProduct(const Vec a, const Vec b) {
-      sum += static_cast<double>(a) * b;
-    }
-    double Total() const { return sum; }
-  };
-};
-
-#if defined(__GNUC__) && !defined(__INTEL_COMPILER) \
-    && !defined(L1_LOSS_NO_VECTORS)
-
-typedef double Doubles __attribute__((vector_size(16)));
-
-template <typename Dtype> struct Lanes;
-
-template <>
-struct Lanes<float> {
-  typedef float Vec __attribute__((vector_size(16)));
-  typedef int Mask __attribute__((vector_size(16)));
-#ifdef __SSE2__
-  static Doubles Low(const Vec v) { return Doubles(_mm_cvtps_pd(__m128(v))); }
-  static Doubles High(const Vec v) {
-    return Doubles(_mm_cvtps_pd(_mm_movehl_ps(__m128(v), __m128(v))));
-  }
-#else
-  static Doubles Low(const Vec v) {
-    const Doubles low = {v[0], v[1]};
-    return low;
-  }
-  static Doubles High(const Vec v) {
-    const Doubles high = {v[2], v[3]};
-    return high;
-  }
-#endif
-  struct Sum {
-    Doubles low, high;
-    Sum() : low(Doubles()), high(Doubles()) {}
-    void Add(const Vec v) {
-      low += Low(v);
-      high += High(v);
-    }
-    void AddProduct(const Vec a, const Vec b) {
-      low += Low(a) * Low(b);
-      high += High(a) * High(b);
-    }
-    double Total() const { return (low[0] + low[1]) + (high[0] + high[1]); }
-  };
-};
-
-template <>
-struct Lanes<double> {
-  typedef Doubles Vec;
-  typedef int64_t Mask __attribute__((vector_size(16)));
-  struct Sum {
-    Doubles sum;
-    Sum() : sum(Doubles()) {}
-    void Add(const Vec v) { sum += v; }
-    void AddProduct(const Vec a, const Vec b) { sum += a * b; }
-    double Total() const { return sum[0] + sum[1]; }
-  };
-};
-
-// A mask has all bits of a lane set, or none.
-template <typename Dtype>
-struct Vector : Lanes<Dtype> {
-  typedef typename Lanes<Dtype>::Vec Vec;
-  typedef typename Lanes<Dtype>::Mask Mask;
-  static const int kLanes = 16 / sizeof(Dtype);
-  static Vec Set(const Dtype value) { return Vec() + value; }
-  static Vec Load(const Dtype* from) {
-    Vec v;
-    memcpy(&v, from, sizeof(v));  // NOLINT(caffe/alt_fn)
-    return v;
-  }
-  static void Store(const Vec v, Dtype* to) {
-    memcpy(to, &v, sizeof(v));  // NOLINT(caffe/alt_fn)
-  }
-  // Past the caches; the place must be a multiple of 16.
-  static void Stream(const Vec v, Dtype* to) {
-#ifdef __SSE2__
-    _mm_stream_si128(reinterpret_cast<__m128i*>(to), __m128i(v));
-#else
-    Store(v, to);
-#endif
-  }
-  static Mask SignBits() { return Mask(-Vec()); }
-  static Vec Abs(const Vec v) { return Vec(Mask(v) & ~SignBits()); }
-  static Vec Flip(const Vec v, const Vec other) {
-    return Vec(Mask(v) ^ (Mask(other) & SignBits()));
-  }
-  static Vec IfThenElse(const Mask mask, const Vec yes, const Vec no) {
-    return Vec((Mask(yes) & mask) | (Mask(no) & ~mask));
-  }
-  static Vec IfThenElseZero(const Mask mask, const Vec yes) {
-    return Vec(Mask(yes) & mask);
-  }
-};
-
-#else
-
-template <typename Dtype> struct Vector : Lane<Dtype> {};
-
-#endif  // __GNUC__
-
-// ---- Elements ---------------------------------------------------------------
-
-// What the elements are multiplied by.
-template <typename Dtype>
-struct Factor {
-  const Dtype* each;  // a number for each of them; NULL stands for ones
-  Dtype all;          // and one for all
-};
-
-// Neighbouring elements of the predictions and the targets.
-template <typename Dtype>
-struct Block {
-  const Dtype* x;
-  const Dtype* y;
-  Factor<Dtype> factor;
-  L1LossIgnore<Dtype> ignore;
-
-  Block from(const int i) const {
-    Block rest = *this;
-    rest.x += i;
-    rest.y += i;
-    if (factor.each) { rest.factor.each += i; }
-    return rest;
-  }
-};
-
-// Which targets are ignored, told to the compiler.
-enum Ignore { kNone = 0, kLabel = 1, kNonfinite = 2, kBoth = 3 };
-
-template <typename Dtype>
-Ignore IgnoreOf(const Block<Dtype>& block) {
-  const bool label = block.ignore.label == block.ignore.label;
-  return Ignore(label * kLabel | block.ignore.nonfinite * kNonfinite);
-}
-
-// v, but 0 where the target is ignored.
-template <typename V, Ignore kIgnore, typename Dtype>
-L1_LOSS_INLINE typename V::Vec Kept(const Block<Dtype>& block, const int i,
-    typename V::Vec v) {
-  const typename V::Vec y = V::Load(block.y + i);
-  if (kIgnore & kLabel) {
-    const typename V::Mask kept(y != V::Set(block.ignore.label));
-    v = V::IfThenElseZero(kept, v);
-  }
-  if (kIgnore & kNonfinite) {
-    const typename V::Mask kept(y - y == V::Set(0));
-    v = V::IfThenElseZero(kept, v);
-  }
-  return v;
-}
-
-enum Quantity { kLoss, kOne, kNonzeroFactor };
-
-// |x - y|, or what is counted, of the elements from number i on.
-template <typename V, Quantity kQuantity, Ignore kIgnore, typename Dtype>
-L1_LOSS_INLINE typename V::Vec At(const Block<Dtype>& block, const int i) {
-  typename V::Vec v = V::Set(1);
-  if (kQuantity == kLoss) {
-    v = V::Abs(V::Load(block.x + i) - V::Load(block.y + i));
-  } else if (kQuantity == kNonzeroFactor) {
-    const typename V::Mask counts(V::Load(block.factor.each + i) != V::Set(0));
-    v = V::IfThenElseZero(counts, v);
-  }
-  return Kept<V, kIgnore>(block, i, v);
-}
-
-// The elementwise loss factor |x - y|, or its gradient factor sign(x - y).
-template <typename V, bool kGradient, bool kEach, Ignore kIgnore,
-    typename Dtype>
-L1_LOSS_INLINE typename V::Vec Written(const Block<Dtype>& block, const int i) {
-  const typename V::Vec difference =
-      V::Load(block.x + i) - V::Load(block.y + i);
-  const typename V::Vec size = V::Abs(difference);
-  typename V::Vec factor = V::Set(block.factor.all);
-  if (kEach) { factor = factor * V::Load(block.factor.each + i); }
-  if (!kGradient) { return Kept<V, kIgnore>(block, i, size * factor); }
-  // The difference itself is the sign of 0 and of NaN.
-  const typename V::Mask has_sign(size > V::Set(0));
-  return Kept<V, kIgnore>(block, i, V::IfThenElse(has_sign,
-      V::Flip(factor, difference), difference));
-}
-
-// ---- Sums over a block ------------------------------------------------------
-
-template <Quantity kQuantity, Ignore kIgnore, typename Dtype>
-L1_LOSS_INLINE typename Vector<Dtype>::Vec FourAt(const Block<Dtype>& block,
-    const int i) {
-  typedef Vector<Dtype> V;
-  const int n = V::kLanes;
-  return (At<V, kQuantity, kIgnore>(block, i)
-      + At<V, kQuantity, kIgnore>(block, i + n))
-      + (At<V, kQuantity, kIgnore>(block, i + 2 * n)
-      + At<V, kQuantity, kIgnore>(block, i + 3 * n));
-}
-
-// Sums what is never negative. Sixteen meet in pairs in Dtype before they meet
-// a double, which costs a relative error of four roundings at the most.
-template <Quantity kQuantity, Ignore kIgnore, typename Dtype>
-double SumOf(const int n, const Block<Dtype> block) {
-  typedef Vector<Dtype> V;
-  typename V::Sum sum;
-  typename Lane<Dtype>::Sum rest;
-  const int four = 4 * V::kLanes;
-  int i = 0;
-  for (; n - i >= 4 * four; i += 4 * four) {
-    sum.Add((FourAt<kQuantity, kIgnore>(block, i)
-        + FourAt<kQuantity, kIgnore>(block, i + four))
-        + (FourAt<kQuantity, kIgnore>(block, i + 2 * four)
-        + FourAt<kQuantity, kIgnore>(block, i + 3 * four)));
-  }
-  for (; n - i >= V::kLanes; i += V::kLanes) {
-    sum.Add(At<V, kQuantity, kIgnore>(block, i));
-  }
-  for (; i < n; ++i) {
-    rest.Add(At<Lane<Dtype>, kQuantity, kIgnore>(block, i));
-  }
-  return sum.Total() + rest.Total();
-}
-
-// Sums products with factors of either sign, which can cancel: in double.
-template <Quantity kQuantity, Ignore kIgnore, typename Dtype>
-double SumOfProducts(const int n, const Block<Dtype> block) {
-  typedef Vector<Dtype> V;
-  typedef Lane<Dtype> L;
-  const Dtype* const each = block.factor.each;
-  typename V::Sum even, odd;
-  typename L::Sum rest;
-  int i = 0;
-  for (; n - i >= 2 * V::kLanes; i += 2 * V::kLanes) {
-    const int next = i + V::kLanes;
-    even.AddProduct(At<V, kQuantity, kIgnore>(block, i),
-        Kept<V, kIgnore>(block, i, V::Load(each + i)));
-    odd.AddProduct(At<V, kQuantity, kIgnore>(block, next),
-        Kept<V, kIgnore>(block, next, V::Load(each + next)));
-  }
-  for (; i < n; ++i) {
-    rest.AddProduct(At<L, kQuantity, kIgnore>(block, i),
-        Kept<L, kIgnore>(block, i, each[i]));
-  }
-  return even.Total() + odd.Total() + rest.Total();
-}
-
-// The same for what has left the range of Dtype, or is NaN or infinite.
-template <typename Dtype>
-double SumOfDoubles(const int n, const Block<Dtype>& block) {
-  double sum = 0;
-  for (int i = 0; i < n; ++i) {
-    if (block.ignore(block.y[i])) { continue; }
-    const double factor = block.factor.each ? block.factor.each[i]
-        : block.factor.all;
-    sum += factor * std::fabs(static_cast<double>(block.x[i]) - block.y[i]);
-  }
-  return sum;
-}
-
-template <Ignore kIgnore, typename Dtype>
-double SumOfLosses(const int n, const Block<Dtype>& block) {
-  const double sum = block.factor.each
-      ? SumOfProducts<kLoss, kIgnore>(n, block)
-      : block.factor.all * SumOf<kLoss, kIgnore>(n, block);
-  return sum - sum == 0 ? sum : SumOfDoubles(n, block);
-}
-
-template <Ignore kIgnore, typename Dtype>
-double SumOfCounted(const int n, const Block<Dtype>& block,
-    const bool sum_weights) {
-  if (block.factor.each) {
-    return sum_weights ? SumOfProducts<kOne, kIgnore>(n, block)
-        : SumOf<kNonzeroFactor, kIgnore>(n, block);
-  }
-  const double weight = sum_weights ? block.factor.all : block.factor.all != 0;
-  const double count = SumOf<kOne, kIgnore>(n, block);
-  return count == 0 ? 0 : weight * count;  // all ignored, whatever they weigh
-}
-
-// ---- Writing a block --------------------------------------------------------
-
-// Where to: the negatives too if minus is not NULL. What is large will not be
-// read before it has left the caches, so that reading it into them first would
-// be wasted.
-template <typename Dtype>
-struct Output {
-  Dtype* plus;
-  Dtype* minus;
-  bool large;
-
-  void advance(const int n) {
-    plus += n;
-    if (minus) { minus += n; }
-  }
-};
-
-const size_t kLargeBytes = 8 << 20;
-
-template <typename Dtype>
-Output<Dtype> MakeOutput(const int count, Dtype* plus, Dtype* minus) {
-  const Output<Dtype> output = {plus, minus,
-      count * sizeof(Dtype) >= kLargeBytes};
-  return output;
-}
-
-// Whether two arrays, if both are there, lie in their pages at the same place.
-inline bool InStep(const void* a, const void* b) {
-  const size_t kPage = 4096;
-  return !a || !b || (reinterpret_cast<size_t>(a)
-      - reinterpret_cast<size_t>(b)) % kPage == 0;
-}
-
-// Whether a block is written past the caches. A load waits for a store before
-// it that went there if only the place in the page is the same, so all arrays
-// must be in step, or it is ten times slower instead of faster.
-template <typename Dtype>
-bool Streams(const Block<Dtype>& block, const Output<Dtype>& output) {
-  return output.large && reinterpret_cast<size_t>(output.plus) % 16 == 0
-      && InStep(output.plus, output.minus) && InStep(output.plus, block.x)
-      && InStep(output.plus, block.y)
-      && InStep(output.plus, block.factor.each);
-}
-
-// Lets other threads see what went past the caches.
-inline void FinishStream() {
-#ifdef __SSE2__
-  _mm_sfence();
-#endif
-}
-
-template <typename V, bool kStream, typename Dtype>
-L1_LOSS_INLINE void Put(const typename V::Vec v, Dtype* to) {
-  if (kStream) { V::Stream(v, to); } else { V::Store(v, to); }
-}
-
-// Two loops: one that asks for minus each time takes a third longer.
-template <typename V, bool kStream, bool kGradient, bool kEach, Ignore kIgnore,
-    typename Dtype>
-int WriteLoop(int i, const int n, const Block<Dtype> block,
-    const Output<Dtype>& output) {
-  Dtype* const plus = output.plus;
-  Dtype* const minus = output.minus;
-  if (!minus) {
-    for (; n - i >= V::kLanes; i += V::kLanes) {
-      Put<V, kStream>(Written<V, kGradient, kEach, kIgnore>(block, i),
-          plus + i);
-    }
-    return i;
-  }
-  for (; n - i >= V::kLanes; i += V::kLanes) {
-    const typename V::Vec v = Written<V, kGradient, kEach, kIgnore>(block, i);
-    Put<V, kStream>(v, plus + i);
-    Put<V, kStream>(-v, minus + i);
-  }
-  return i;
-}
-
-template <bool kGradient, bool kEach, Ignore kIgnore, typename Dtype>
-void WriteBlock(const int n, const Block<Dtype>& block,
-    const Output<Dtype>& output) {
-  typedef Vector<Dtype> V;
-  typedef Lane<Dtype> L;
-  const int i = Streams(block, output)
-      ? WriteLoop<V, true, kGradient, kEach, kIgnore>(0, n, block, output)
-      : WriteLoop<V, false, kGradient, kEach, kIgnore>(0, n, block, output);
-  WriteLoop<L, false, kGradient, kEach, kIgnore>(i, n, block, output);
-}
-
-template <bool kGradient, bool kEach, typename Dtype>
-void WriteKept(const int n, const Block<Dtype>& block,
-    const Output<Dtype>& output) {
-  switch (IgnoreOf(block)) {
-    case kNone: return WriteBlock<kGradient, kEach, kNone>(n, block, output);
-    case kLabel: return WriteBlock<kGradient, kEach, kLabel>(n, block, output);
-    case kNonfinite:
-      return WriteBlock<kGradient, kEach, kNonfinite>(n, block, output);
-    default: return WriteBlock<kGradient, kEach, kBoth>(n, block, output);
-  }
-}
-
-template <bool kGradient, typename Dtype>
-void Write(const int n, const Block<Dtype>& block,
-    const Output<Dtype>& output) {
-  block.factor.each ? WriteKept<kGradient, true>(n, block, output)
-      : WriteKept<kGradient, false>(n, block, output);
-}
-
-// ---- Factors that are broadcast ---------------------------------------------
-//
-// The layer goes through its inputs once, in blocks. What is broadcast to them
-// is written down for a block, which stays in the first level cache.
-
+// A block of so many elements stays in the first level cache.
 const int kBlock = 1024;
 
 // From this number on, elements of the same factor are a block of their own.
 const int kLongRun = 64;
 
-// How many of n elements from number begin on are taken at a time: no more than
-// have the same factor, if these are many. Every block begins with a whole
-// vector, so that it can be streamed.
+// What elements are multiplied by: each by its own, unless that is NULL, and
+// all by the same.
 template <typename Dtype>
-int Apart(const L1LossBroadcast& map, const int begin, const int n) {
-  const int run = map.run(begin);
-  const bool apart = run >= kLongRun && run % Vector<Dtype>::kLanes == 0;
-  return apart ? std::min(n, run) : n;
-}
+struct Factor {
+  const Dtype* each;
+  Dtype all;
+};
 
-// Writes the factors of the elements begin, ..., begin + n - 1 one by one.
+// A blob that is broadcast to the predictions.
 template <typename Dtype>
-void Expand(const L1LossBroadcast& map, const Dtype* factor, int begin, int n,
-    Dtype* out) {
-  const int last = map.axes - 1;
-  int at[kL1LossMaxAxes];
-  for (int axis = last, rest = begin; axis >= 0; --axis) {
-    at[axis] = rest % map.size[axis];
-    rest /= map.size[axis];
-  }
-  factor += map.index(begin);
-  while (n > 0) {
-    const int run = std::min(n, map.size[last] - at[last]);
-    if (map.stride[last] == 0) {
-      std::fill(out, out + run, *factor);
+struct Spread {
+  const Dtype* data;  // NULL stands for ones
+  L1LossBroadcast map;
+
+  // The factors of the n elements from number begin on, or of fewer that have
+  // the same. Every block begins with a whole vector, so that it can be
+  // streamed.
+  Factor<Dtype> at(const int begin, int* n, Dtype* buffer) const {
+    Factor<Dtype> factor = {NULL, Dtype(1)};
+    if (!data) { return factor; }
+    const int run = map.run(begin);
+    if (run >= *n || (run >= kLongRun && run % Vector<Dtype>::kLanes == 0)) {
+      *n = std::min(*n, run);
+      factor.all = data[map.index(begin)];
+    } else if (map.identity()) {
+      factor.each = data + begin;
     } else {
-      std::copy(factor, factor + run, out);
+      Expand(begin, *n, buffer);
+      factor.each = buffer;
     }
-    out += run;
-    n -= run;
-    at[last] += run;
-    factor += run * map.stride[last];
-    for (int axis = last; axis > 0 && at[axis] == map.size[axis]; --axis) {
-      at[axis] = 0;
-      ++at[axis - 1];
-      factor += map.stride[axis - 1] - map.size[axis] * map.stride[axis];
-    }
+    return factor;
   }
-}
 
-// The factors of the elements begin, ..., begin + n - 1; 1 without a map.
-template <typename Dtype>
-Factor<Dtype> FactorOf(const L1LossBroadcast& map, const Dtype* factor,
-    const int begin, const int n, Dtype* buffer) {
-  Factor<Dtype> result = {NULL, Dtype(1)};
-  if (!factor) { return result; }
-  if (map.run(begin) >= n) {
-    result.all = factor[map.index(begin)];
-  } else if (map.identity()) {
-    result.each = factor + begin;
-  } else {
-    Expand(map, factor, begin, n, buffer);
-    result.each = buffer;
+  void Expand(const int begin, const int n, Dtype* out) const {
+    int run = map.size[0] - begin % map.size[0];
+    for (int i = 0; i < n; i += run, run = map.size[0]) {
+      const Dtype* from = data + map.index(begin + i);
+      run = std::min(run, n - i);
+      if (map.stride[0] == 0) {
+        std::fill(out + i, out + i + run, *from);
+      } else {
+        std::copy(from, from + run, out + i);
+      }
+    }
   }
-  return result;
-}
+};
 
 // a b numerator / divisor. Written down in the buffer, each rounded once, where
 // what is the same for all would be lost in Dtype: the divisor may be tiny or
@@ -686,11 +210,9 @@ Factor<Dtype> Product(const int n, const Factor<Dtype>& a,
   const double scale = numerator * a.all * b.all;
   Factor<Dtype> product = {a.each ? a.each : b.each,
       static_cast<Dtype>(scale / divisor)};
-  const Dtype least = product.each ? std::numeric_limits<Dtype>::min() : 0;
-  if (!(a.each && b.each) && (scale == 0 || (product.all - product.all == 0
-      && std::fabs(product.all) >= least))) {
-    return product;
-  }
+  const bool normal = product.all - product.all == 0
+      && std::fabs(product.all) >= std::numeric_limits<Dtype>::min();
+  if (!product.each || (normal && !(a.each && b.each))) { return product; }
   for (int i = 0; i < n; ++i) {
     buffer[i] = scale * (a.each ? a.each[i] : 1) * (b.each ? b.each[i] : 1)
         / divisor;
@@ -700,100 +222,324 @@ Factor<Dtype> Product(const int n, const Factor<Dtype>& a,
   return product;
 }
 
-// ---- What the options make of the bottoms -----------------------------------
+// ---- Elements ---------------------------------------------------------------
 
+// What is known of a block's weights and targets.
+enum Flags { kEach = 1, kLabel = 2, kNonfinite = 4, kAllFlags = 7 };
+
+// Neighbouring elements, and where to their gradients or losses are written:
+// the negatives too if minus is not NULL.
 template <typename Dtype>
-struct Inputs {
+struct Block {
+  int n;
   const Dtype* x;
   const Dtype* y;
-  const Dtype* w;  // NULL without weights
-  L1LossBroadcast weight_map;
+  Factor<Dtype> weight;
   L1LossIgnore<Dtype> ignore;
+  Dtype* plus;
+  Dtype* minus;
 
-  // How many elements from number begin on are taken at a time.
-  int block(const int begin, const int count) const {
-    const int n = std::min(kBlock, count - begin);
-    return w ? Apart<Dtype>(weight_map, begin, n) : n;
-  }
-  Block<Dtype> at(const int begin, const Factor<Dtype>& factor) const {
-    const Block<Dtype> block = {x + begin, y + begin, factor, ignore};
-    return block;
-  }
-  // The buffer holds kBlock elements.
-  Factor<Dtype> weights(const int begin, const int n, Dtype* buffer) const {
-    return FactorOf(weight_map, w, begin, n, buffer);
+  int flags() const {
+    return (weight.each ? kEach : 0)
+        | (ignore.label == ignore.label ? kLabel : 0)
+        | (ignore.nonfinite ? kNonfinite : 0);
   }
 };
 
-template <typename Dtype>
-Inputs<Dtype> MakeInputs(const vector<Blob<Dtype>*>& bottom,
-    const L1LossBroadcast& weight_map, const L1LossIgnore<Dtype>& ignore) {
-  Inputs<Dtype> inputs;
-  inputs.x = bottom[0]->cpu_data();
-  inputs.y = bottom[1]->cpu_data();
-  inputs.w = bottom.size() > 2 ? bottom[2]->cpu_data() : NULL;
-  inputs.weight_map = weight_map;
-  inputs.ignore = ignore;
-  return inputs;
+enum Quantity {
+  kOne, kLoss, kWeight, kNonzeroWeight, kWeightedLoss, kWeightedSign
+};
+
+// Loops over a block, compiled for its flags.
+template <typename Dtype, int kFlags>
+struct Loops {
+  const Block<Dtype> block;
+
+  explicit Loops(const Block<Dtype>& block) : block(block) {}
+
+  // What the elements from number i on contribute, as many as V has lanes; 0
+  // where the target is ignored.
+  template <typename V, Quantity kQuantity>
+  L1_LOSS_INLINE typename V::Vec at(const int i) const {
+    typedef typename V::Vec Vec;
+    typedef typename V::Mask Mask;
+    const Vec zero = V::Set(0), one = V::Set(1), y = V::Load(block.y + i);
+    const Vec difference = V::Load(block.x + i) - y;
+    const Vec size = V::Abs(difference);
+    Vec w = V::Set(block.weight.all);
+    if (kFlags & kEach) { w = w * V::Load(block.weight.each + i); }
+    Vec v = kQuantity == kOne ? one
+        : kQuantity == kLoss ? size
+        : kQuantity == kWeight ? w
+        : kQuantity == kWeightedLoss ? size * w
+        : kQuantity == kNonzeroWeight
+        ? V::IfThenElse(Mask(w != zero), one, zero)
+        // The difference itself is the sign of 0 and of NaN.
+        : V::IfThenElse(Mask(size > zero), V::Flip(w, difference), difference);
+    if (kFlags & kLabel) {
+      v = V::IfThenElse(Mask(y != V::Set(block.ignore.label)), v, zero);
+    }
+    if (kFlags & kNonfinite) {
+      v = V::IfThenElse(Mask(y - y == zero), v, zero);
+    }
+    return v;
+  }
+
+  template <typename V, Quantity kQuantity>
+  L1_LOSS_INLINE typename V::Vec FourAt(const int i) const {
+    const int n = V::kLanes;
+    return (at<V, kQuantity>(i) + at<V, kQuantity>(i + n))
+        + (at<V, kQuantity>(i + 2 * n) + at<V, kQuantity>(i + 3 * n));
+  }
+
+  // Sums a quantity times another. What is never negative meets in pairs in
+  // Dtype, sixteen at a time, before it meets a double, which costs a relative
+  // error of four roundings at the most. Products with weights can cancel: they
+  // meet in double.
+  template <typename V, Quantity kQuantity, Quantity kTimes>
+  double Sum() const {
+    typedef Lane<Dtype> L;
+    const int four = 4 * V::kLanes;
+    typename V::Sum sum;
+    typename L::Sum rest;
+    int i = 0;
+    for (; kTimes == kOne && block.n - i >= 4 * four; i += 4 * four) {
+      sum.AddProduct((FourAt<V, kQuantity>(i) + FourAt<V, kQuantity>(i + four))
+          + (FourAt<V, kQuantity>(i + 2 * four)
+          + FourAt<V, kQuantity>(i + 3 * four)), V::Set(1));
+    }
+    for (; block.n - i >= V::kLanes; i += V::kLanes) {
+      sum.AddProduct(at<V, kQuantity>(i), at<V, kTimes>(i));
+    }
+    for (; i < block.n; ++i) {
+      rest.AddProduct(at<L, kQuantity>(i), at<L, kTimes>(i));
+    }
+    return sum.Total() + rest.Total();
+  }
+
+  // Two loops: one that asks for minus each time takes a third longer.
+  template <typename V, Quantity kQuantity>
+  int Write(int i) const {
+    Dtype* const plus = block.plus;
+    Dtype* const minus = block.minus;
+    for (; !minus && block.n - i >= V::kLanes; i += V::kLanes) {
+      V::Store(at<V, kQuantity>(i), plus + i);
+    }
+    for (; minus && block.n - i >= V::kLanes; i += V::kLanes) {
+      const typename V::Vec v = at<V, kQuantity>(i);
+      V::Store(v, plus + i);
+      V::Store(-v, minus + i);
+    }
+    return i;
+  }
+};
+
+// These find the loops that are compiled for the flags of a block.
+template <typename V, Quantity kQuantity, Quantity kTimes, int kFlags,
+    typename Dtype>
+double Sum(const Block<Dtype>& block) {
+  if (kFlags != block.flags()) {
+    return Sum<V, kQuantity, kTimes, (kFlags + 1) & kAllFlags>(block);
+  }
+  return Loops<Dtype, kFlags>(block).template Sum<V, kQuantity, kTimes>();
 }
 
-// The sum of e over a block.
-template <typename Dtype>
-double Loss(const int n, const Block<Dtype>& block) {
-  switch (IgnoreOf(block)) {
-    case kNone: return SumOfLosses<kNone>(n, block);
-    case kLabel: return SumOfLosses<kLabel>(n, block);
-    case kNonfinite: return SumOfLosses<kNonfinite>(n, block);
-    default: return SumOfLosses<kBoth>(n, block);
+template <typename V, Quantity kQuantity, int kFlags, typename Dtype>
+int Write(const Block<Dtype>& block, const int i) {
+  if (kFlags != block.flags()) {
+    return Write<V, kQuantity, (kFlags + 1) & kAllFlags>(block, i);
   }
+  return Loops<Dtype, kFlags>(block).template Write<V, kQuantity>(i);
+}
+
+// ---- Blocks -----------------------------------------------------------------
+
+// What has left the range of Dtype, or is NaN or infinite, is summed again.
+template <typename Dtype>
+double Loss(const Block<Dtype>& block) {
+  const double sum = block.weight.each
+      ? Sum<Vector<Dtype>, kLoss, kWeight, 0>(block)
+      : Sum<Vector<Dtype>, kLoss, kOne, 0>(block) * block.weight.all;
+  return sum - sum == 0 ? sum
+      : Sum<Lane<Dtype, double>, kLoss, kWeight, 0>(block);
 }
 
 // What a block adds to a divisor that counts.
 template <typename Dtype>
-double Counted(const int n, const Block<Dtype>& block, const bool sum_weights) {
-  switch (IgnoreOf(block)) {
-    case kNone: return SumOfCounted<kNone>(n, block, sum_weights);
-    case kLabel: return SumOfCounted<kLabel>(n, block, sum_weights);
-    case kNonfinite: return SumOfCounted<kNonfinite>(n, block, sum_weights);
-    default: return SumOfCounted<kBoth>(n, block, sum_weights);
+double Counted(const Block<Dtype>& block, const bool sum_weights) {
+  if (block.weight.each) {
+    return sum_weights ? Sum<Vector<Dtype>, kOne, kWeight, 0>(block)
+        : Sum<Vector<Dtype>, kNonzeroWeight, kOne, 0>(block);
   }
+  const double weight =
+      sum_weights ? block.weight.all : Dtype(block.weight.all != 0);
+  const double count = Sum<Vector<Dtype>, kOne, kOne, 0>(block);
+  return count == 0 ? 0 : count * weight;  // all ignored, whatever they weigh
 }
 
+// Whether a block is written past the caches, because the whole is so large
+// that it leaves them before it is read. A load waits for a store before it
+// that went there if only the place in the page is the same, so all arrays must
+// be in step, or it is ten times slower instead of faster.
 template <typename Dtype>
-void WriteLosses(const Inputs<Dtype>& inputs, const int count, Dtype* top) {
-  Output<Dtype> output = MakeOutput<Dtype>(count, top, NULL);
-  for (int begin = 0, n; begin < count; begin += n) {
-    n = inputs.block(begin, count);
-    Dtype buffer[kBlock];
-    Write<false>(n, inputs.at(begin, inputs.weights(begin, n, buffer)), output);
-    output.advance(n);
+bool Streams(const Block<Dtype>& block, const int count) {
+  const size_t kLargeBytes = 8 << 20, kPage = 4096;
+  const size_t place = reinterpret_cast<size_t>(block.plus);
+  const Dtype* const others[] = {block.minus, block.x, block.y,
+      block.weight.each};
+  bool streams = count * sizeof(Dtype) >= kLargeBytes && place % 16 == 0;
+  for (int i = 0; i < 4; ++i) {
+    streams = streams && (!others[i]
+        || (place - reinterpret_cast<size_t>(others[i])) % kPage == 0);
   }
-  FinishStream();
+  return streams;
 }
 
-// The means of e over rows of so many elements.
+template <Quantity kQuantity, typename Dtype>
+void WriteBlock(const Block<Dtype>& block, const int count) {
+  const int i = Streams(block, count)
+      ? Write<Streaming<Dtype>, kQuantity, 0>(block, 0)
+      : Write<Vector<Dtype>, kQuantity, 0>(block, 0);
+  Write<Lane<Dtype>, kQuantity, 0>(block, i);
+}
+
+// ---- Passes -----------------------------------------------------------------
+
+// The bottoms, and what the options make of them.
 template <typename Dtype>
-void WriteRowMeans(const Inputs<Dtype>& inputs, const int count, const int row,
-    Dtype* top) {
-  double sum = 0;
-  int left = row;  // of the row that is being summed
-  for (int begin = 0, n; begin < count; begin += n) {
-    n = inputs.block(begin, count);
+struct Inputs {
+  int count;
+  const Dtype* x;
+  const Dtype* y;
+  Spread<Dtype> weight;
+  L1LossIgnore<Dtype> ignore;
+
+  Inputs(const vector<Blob<Dtype>*>& bottom, const L1LossBroadcast& weight_map,
+      const L1LossIgnore<Dtype>& ignore)
+      : count(bottom[0]->count()), x(bottom[0]->cpu_data()),
+        y(bottom[1]->cpu_data()), ignore(ignore) {
+    weight.data = bottom.size() > 2 ? bottom[2]->cpu_data() : NULL;
+    weight.map = weight_map;
+  }
+
+  // The elements from number begin on that are taken at a time.
+  Block<Dtype> block(const int begin, const int end, Dtype* buffer) const {
+    int n = std::min(kBlock, end - begin);
+    const Factor<Dtype> factor = weight.at(begin, &n, buffer);
+    const Block<Dtype> block = {n, x + begin, y + begin, factor, ignore,
+        NULL, NULL};
+    return block;
+  }
+};
+
+// Elements are walked in chunks of a fixed size, whose sums are added in their
+// order: they are the same to the last bit, however many threads walk them.
+const int kChunk = 16 * kBlock;
+
+inline int Chunks(const int count) { return (count - 1) / kChunk + 1; }
+
+inline int ChunkEnd(const int chunk, const int count) {
+  return chunk * kChunk + std::min(kChunk, count - chunk * kChunk);
+}
+
+#ifdef L1_LOSS_THREADS
+
+// From so many elements on two threads take two thirds of the time of one or
+// less, seen on two cores of an EPYC.
+const int kThreadsPay = 1 << 17;
+
+// A child that was forked has none of the threads which OpenMP's library
+// believes in, and would wait for them for ever.
+const pid_t kLoadedBy = getpid();
+
+#endif
+
+// Calls pass(i) for all i below n, about a chunk of them at a time.
+template <typename Pass>
+void ForAll(const int n, const Pass& pass) {
+#ifdef L1_LOSS_THREADS
+  const int count = pass.inputs.count;
+  if (count >= kThreadsPay && omp_get_max_threads() > 1
+      && getpid() == kLoadedBy) {
+    const int step = std::max<int64_t>(1, int64_t(kChunk) * n / count);
+#pragma omp parallel for schedule(dynamic, step)
+    for (int i = 0; i < n; ++i) { pass(i); }
+    return;
+  }
+#endif
+  for (int i = 0; i < n; ++i) { pass(i); }
+}
+
+struct Sums {
+  double loss, counted;
+};
+
+template <typename Dtype>
+struct SumPass {
+  const Inputs<Dtype>& inputs;
+  const bool counts, sum_weights;
+  Sums* const sums;
+
+  void operator()(const int chunk) const {
+    sums[chunk] = Sum(chunk * kChunk, ChunkEnd(chunk, inputs.count));
+  }
+
+  Sums Sum(const int begin, const int end) const {
     Dtype buffer[kBlock];
-    const Block<Dtype> block =
-        inputs.at(begin, inputs.weights(begin, n, buffer));
-    for (int at = 0, part; at < n; at += part) {
-      part = std::min(left, n - at);
-      sum += Loss(part, block.from(at));
-      left -= part;
-      if (left == 0) {
-        *top++ = sum / row;
-        sum = 0;
-        left = row;
-      }
+    Sums result = {0, 0};
+    for (int i = begin, n; i < end; i += n) {
+      const Block<Dtype> block = inputs.block(i, end, buffer);
+      n = block.n;
+      // In this order y or w comes from the memory now, and the rest below:
+      // that is faster than everything at once.
+      if (counts) { result.counted += Counted(block, sum_weights); }
+      result.loss += Loss(block);
     }
+    return result;
   }
-}
+};
+
+template <typename Dtype>
+struct RowMeanPass {
+  const Inputs<Dtype>& inputs;
+  const int row;
+  Dtype* const top;
+
+  void operator()(const int r) const {
+    const SumPass<Dtype> sum = {inputs, false, false, NULL};
+    top[r] = sum.Sum(r * row, (r + 1) * row).loss / row;
+  }
+};
+
+// Writes losses, or gradients: numerator * top_diff / divisor times sign and
+// weight.
+template <typename Dtype, Quantity kQuantity>
+struct WritePass {
+  const Inputs<Dtype>& inputs;
+  Spread<Dtype> top_diff;
+  double numerator, divisor;
+  Dtype* plus;
+  Dtype* minus;
+
+  void operator()(const int chunk) const {
+    const int end = ChunkEnd(chunk, inputs.count);
+    Dtype weights[kBlock], factors[kBlock];
+    for (int i = chunk * kChunk, n; i < end; i += n) {
+      Block<Dtype> block = inputs.block(i, end, weights);
+      n = block.n;
+      if (kQuantity == kWeightedSign) {
+        const Factor<Dtype> factor = top_diff.at(i, &n, factors);
+        block.n = n;
+        block.weight =
+            Product(n, block.weight, factor, numerator, divisor, factors);
+      }
+      block.plus = plus + i;
+      block.minus = minus ? minus + i : NULL;
+      WriteBlock<kQuantity>(block, inputs.count);
+    }
+    l1_loss_simd::FlushStream();
+  }
+};
 
 }  // namespace
 
@@ -847,11 +593,11 @@ void L1LossLayer<Dtype>::Reshape(const vector<Blob<Dtype>*>& bottom,
           << "axis of the weights must equal that of the predictions or be 1, "
           << "from the first axis on";
     }
-    weight_map_ = MakeBroadcast(w, x);
+    weight_map_ = L1LossMakeBroadcast(x, w);
   }
   const vector<int> top_shape = TopShape(*bottom[0]);
   if (options_.reduction() == L1LossParameter::NONE) {
-    top_map_ = MakeBroadcast(top_shape, x);
+    top_map_ = L1LossMakeBroadcast(x, top_shape);
   }
   ReshapeTop(top_shape, top[0]);
 }
@@ -922,41 +668,41 @@ template <typename Dtype>
 void L1LossLayer<Dtype>::ForwardReduced_cpu(const vector<Blob<Dtype>*>& bottom,
     Blob<Dtype>* top) {
   const int count = bottom[0]->count();
-  double loss = 0, counted = 0;
+  const bool sum_weights =
+      options_.reduction() == L1LossParameter::WEIGHTED_MEAN;
+  Sums total = {0, 0};
   if (count > 0) {
-    const Inputs<Dtype> inputs = MakeInputs(bottom, weight_map_, ignore_);
-    for (int begin = 0, n; begin < count; begin += n) {
-      n = inputs.block(begin, count);
-      Dtype buffer[kBlock];
-      const Block<Dtype> block =
-          inputs.at(begin, inputs.weights(begin, n, buffer));
-      // In this order y or w comes from the memory now, and the rest below:
-      // that is faster than everything at once.
-      if (counts()) {
-        counted += Counted(n, block,
-            options_.reduction() == L1LossParameter::WEIGHTED_MEAN);
-      }
-      loss += Loss(n, block);
+    const Inputs<Dtype> inputs(bottom, weight_map_, ignore_);
+    vector<Sums> sums(Chunks(count));
+    const SumPass<Dtype> pass = {inputs, counts(), sum_weights, &sums[0]};
+    ForAll(Chunks(count), pass);
+    for (int c = 0; c < Chunks(count); ++c) {
+      total.loss += sums[c].loss;
+      total.counted += sums[c].counted;
     }
   }
-  divisor_ = Divisor(*bottom[0], counted);
-  top->mutable_cpu_data()[0] = divisor_ == 0 ? 0 : loss / divisor_;
+  divisor_ = Divisor(*bottom[0], total.counted);
+  top->mutable_cpu_data()[0] = divisor_ == 0 ? 0 : total.loss / divisor_;
 }
 
 template <typename Dtype>
 void L1LossLayer<Dtype>::ForwardUnreduced_cpu(
     const vector<Blob<Dtype>*>& bottom, Blob<Dtype>* top) {
   if (top->count() == 0) { return; }
-  const int count = bottom[0]->count();
-  const int row = count / top->count();
+  const int count = bottom[0]->count(), rows = top->count();
+  const int row = count / rows;
   divisor_ = row;
   Dtype* out = top->mutable_cpu_data();
-  if (row == 0) { return caffe_set(top->count(), Dtype(0), out); }
-  const Inputs<Dtype> inputs = MakeInputs(bottom, weight_map_, ignore_);
+  if (row == 0) { return caffe_set(rows, Dtype(0), out); }
+  const Inputs<Dtype> inputs(bottom, weight_map_, ignore_);
   if (row == 1) {
-    WriteLosses(inputs, count, out);
+    const Spread<Dtype> ones = {NULL, top_map_};
+    const WritePass<Dtype, kWeightedLoss> pass = {inputs, ones, 1, 1, out,
+        NULL};
+    ForAll(Chunks(count), pass);
   } else {
-    WriteRowMeans(inputs, count, row, out);
+    const RowMeanPass<Dtype> pass = {inputs, row, out};
+    ForAll(rows, pass);
   }
 }
 
@@ -983,24 +729,13 @@ void L1LossLayer<Dtype>::Backward_cpu(const vector<Blob<Dtype>*>& top,
   if (divisor_ == 0) { return; }
   const bool reduced = options_.reduction() != L1LossParameter::NONE;
   const Dtype* top_diff = top[0]->cpu_diff();
-  const Inputs<Dtype> inputs = MakeInputs(bottom, weight_map_, ignore_);
-  // The gradient of the targets alone is written with the sign changed.
-  Output<Dtype> output = diff[0] ? MakeOutput(count, diff[0], diff[1])
-      : MakeOutput(count, diff[1], diff[0]);
+  const Inputs<Dtype> inputs(bottom, weight_map_, ignore_);
+  const Spread<Dtype> factors = {reduced ? NULL : top_diff, top_map_};
   const double numerator = (reduced ? top_diff[0] : 1.) * (diff[0] ? 1 : -1);
-  for (int begin = 0, n; begin < count; begin += n) {
-    n = inputs.block(begin, count);
-    if (!reduced) { n = Apart<Dtype>(top_map_, begin, n); }
-    Dtype weights[kBlock], factors[kBlock];
-    const Factor<Dtype> weight = inputs.weights(begin, n, weights);
-    const Factor<Dtype> top_factor = FactorOf(top_map_,
-        reduced ? NULL : top_diff, begin, n, factors);
-    const Factor<Dtype> factor =
-        Product(n, weight, top_factor, numerator, divisor_, factors);
-    Write<true>(n, inputs.at(begin, factor), output);
-    output.advance(n);
-  }
-  FinishStream();
+  // The gradient of the targets alone is written with the sign changed.
+  const WritePass<Dtype, kWeightedSign> pass = {inputs, factors, numerator,
+      divisor_, diff[0] ? diff[0] : diff[1], diff[0] ? diff[1] : NULL};
+  ForAll(Chunks(count), pass);
 }
 
 #ifdef CPU_ONLY
@@ -1008,37 +743,8 @@ STUB_GPU(L1LossLayer);
 #endif
 
 INSTANTIATE_CLASS(L1LossLayer);
-
-#ifdef L1_LOSS_PLUGIN
-
-template <typename Dtype>
-shared_ptr<Layer<Dtype> > CreateL1LossLayer(const LayerParameter& param) {
-  return shared_ptr<Layer<Dtype> >(new L1LossLayer<Dtype>(param));
-}
-
-bool L1LossPluginFits();  // says so where it does not
-
-// Asks first, since a registry of another Caffe may be of another shape. One
-// that knows the type already aborts, so a second plugin steps aside.
-struct PluginRegistration {
-  PluginRegistration() {
-    if (!L1LossPluginFits()) { return; }
-    if (LayerRegistry<float>::Registry().count("L1Loss")) {
-      LOG(WARNING) << "this Caffe has an L1Loss layer already; the plugin "
-          << "leaves it in place";
-      return;
-    }
-    LayerRegistry<float>::AddCreator("L1Loss", CreateL1LossLayer<float>);
-    LayerRegistry<double>::AddCreator("L1Loss", CreateL1LossLayer<double>);
-  }
-};
-
-static const PluginRegistration plugin_registration;
-
-#else
-
+#ifndef L1_LOSS_PLUGIN  // which asks the registry first
 REGISTER_LAYER_CLASS(L1Loss);
-
-#endif  // L1_LOSS_PLUGIN
+#endif
 
 }  // namespace caffe

@@ -20,44 +20,39 @@ inline int Blocks(const int n) {
   for (unsigned int i = blockIdx.x * blockDim.x + threadIdx.x; \
       i < static_cast<unsigned int>(n); i += blockDim.x * gridDim.x)
 
-// What the kernels read of the bottoms, and how the options look at it.
+enum Quantity { kWeight, kNonzeroWeight, kWeightedLoss, kWeightedSign };
+
+// The bottoms, and what the options make of them.
 template <typename Dtype>
 struct Inputs {
   const Dtype* x;
   const Dtype* y;
-  const Dtype* w;  // NULL without weights
+  const Dtype* w;  // NULL stands for ones
   L1LossBroadcast weight_map;
   L1LossIgnore<Dtype> ignore;
 
-  __device__ bool ignored(const int i) const {
-    return ignore.any() && ignore(y[i]);
-  }
-  __device__ Dtype weight(const int i) const {
-    return w[weight_map.identity() ? i : weight_map.index(i)];
-  }
-  // e of element i, which may be beyond the range of Dtype
-  __device__ double loss(const int i) const {
-    if (ignored(i)) { return 0; }
+  Inputs(const vector<Blob<Dtype>*>& bottom, const L1LossBroadcast& weight_map,
+      const L1LossIgnore<Dtype>& ignore)
+      : x(bottom[0]->gpu_data()), y(bottom[1]->gpu_data()),
+        w(bottom.size() > 2 ? bottom[2]->gpu_data() : NULL),
+        weight_map(weight_map), ignore(ignore) {}
+
+  // What element i contributes, which may be beyond the range of Dtype; 0 where
+  // the target is ignored.
+  template <Quantity kQuantity>
+  __device__ double at(const int i, const double scale = 1) const {
+    if (ignore.any() && ignore(y[i])) { return 0; }
     const Dtype difference = x[i] - y[i];
-    const double e = difference - difference == 0
+    const double size = difference - difference == 0
         ? fabs(static_cast<double>(difference))
         : fabs(static_cast<double>(x[i]) - y[i]);
-    return w ? e * weight(i) : e;
-  }
-  // scale * w * sign(x - y), rounded once; x - y itself is the sign of 0 and
-  // of NaN
-  __device__ Dtype gradient(const int i, const double scale) const {
-    if (ignored(i)) { return 0; }
-    const Dtype difference = x[i] - y[i];
-    const Dtype factor = w ? scale * weight(i) : scale;
-    return difference > 0 ? factor
-        : (difference < 0 ? -factor : difference);
-  }
-  // what element i adds to a divisor that counts
-  __device__ double counted(const int i, const bool sum_weights) const {
-    if (ignored(i)) { return 0; }
-    if (!w) { return 1; }
-    return sum_weights ? weight(i) : (weight(i) != 0 ? 1 : 0);
+    const double weight = !w ? scale
+        : scale * w[weight_map.identity() ? i : weight_map.index(i)];
+    return kQuantity == kWeight ? weight
+        : kQuantity == kNonzeroWeight ? (weight != 0)
+        : kQuantity == kWeightedLoss ? size * weight
+        // The difference itself is the sign of 0 and of NaN.
+        : difference > 0 ? weight : difference < 0 ? -weight : difference;
   }
 };
 
@@ -71,7 +66,7 @@ __device__ double BlockSum(const double value) {
     __syncthreads();
     if (threadIdx.x < half) { sum[threadIdx.x] += sum[threadIdx.x + half]; }
   }
-  return sum[0];
+  return sum[threadIdx.x];
 }
 
 // partial[b] and partial[kMaxBlocks + b]: the loss and the count of block b.
@@ -80,8 +75,11 @@ __global__ void SumBlocksKernel(const int n, const Inputs<Dtype> inputs,
     const bool counts, const bool sum_weights, double* partial) {
   double loss = 0, counted = 0;
   L1_LOSS_KERNEL_LOOP(i, n) {
-    loss += inputs.loss(i);
-    if (counts) { counted += inputs.counted(i, sum_weights); }
+    loss += inputs.template at<kWeightedLoss>(i);
+    if (counts) {
+      counted += sum_weights ? inputs.template at<kWeight>(i)
+          : inputs.template at<kNonzeroWeight>(i);
+    }
   }
   loss = BlockSum(loss);
   counted = BlockSum(counted);
@@ -114,7 +112,7 @@ template <typename Dtype>
 __global__ void ElementwiseKernel(const int n, const Inputs<Dtype> inputs,
     Dtype* top) {
   L1_LOSS_KERNEL_LOOP(i, n) {
-    top[i] = inputs.loss(i);
+    top[i] = inputs.template at<kWeightedLoss>(i);
   }
 }
 
@@ -125,7 +123,7 @@ __global__ void RowMeansKernel(const int rows, const int row,
   for (int r = blockIdx.x; r < rows; r += gridDim.x) {
     double sum = 0;
     for (unsigned int i = threadIdx.x; i < row; i += kThreads) {
-      sum += inputs.loss(r * row + i);
+      sum += inputs.template at<kWeightedLoss>(r * row + i);
     }
     sum = BlockSum(sum);
     if (threadIdx.x == 0) { top[r] = sum / row; }
@@ -140,7 +138,7 @@ __global__ void BackwardReducedKernel(const int n, const Inputs<Dtype> inputs,
   const bool zero = *divisor == 0;
   const double scale = zero ? 0 : *top_diff / *divisor;
   L1_LOSS_KERNEL_LOOP(i, n) {
-    const Dtype g = zero ? Dtype(0) : inputs.gradient(i, scale);
+    const Dtype g = zero ? 0 : inputs.template at<kWeightedSign>(i, scale);
     if (x_diff) { x_diff[i] = g; }
     if (y_diff) { y_diff[i] = -g; }
   }
@@ -152,22 +150,11 @@ __global__ void BackwardUnreducedKernel(const int n, const Inputs<Dtype> inputs,
     const int row, const Dtype* top_diff, Dtype* x_diff, Dtype* y_diff) {
   const double scale = 1. / row;
   L1_LOSS_KERNEL_LOOP(i, n) {
-    const Dtype g = inputs.gradient(i, scale * top_diff[i / row]);
+    const Dtype g = inputs.template at<kWeightedSign>(i,
+        scale * top_diff[i / row]);
     if (x_diff) { x_diff[i] = g; }
     if (y_diff) { y_diff[i] = -g; }
   }
-}
-
-template <typename Dtype>
-Inputs<Dtype> MakeInputs(const vector<Blob<Dtype>*>& bottom,
-    const L1LossBroadcast& weight_map, const L1LossIgnore<Dtype>& ignore) {
-  Inputs<Dtype> inputs;
-  inputs.x = bottom[0]->gpu_data();
-  inputs.y = bottom[1]->gpu_data();
-  inputs.w = bottom.size() > 2 ? bottom[2]->gpu_data() : NULL;
-  inputs.weight_map = weight_map;
-  inputs.ignore = ignore;
-  return inputs;
 }
 
 }  // namespace
@@ -199,7 +186,7 @@ void L1LossLayer<Dtype>::ForwardReduced_gpu(const vector<Blob<Dtype>*>& bottom,
   double* partial = Partial()->mutable_gpu_data();
   // NOLINT_NEXT_LINE(whitespace/operators)
   SumBlocksKernel<Dtype><<<blocks, kThreads>>>(count,
-      MakeInputs(bottom, weight_map_, ignore_), counts(),
+      Inputs<Dtype>(bottom, weight_map_, ignore_), counts(),
       options_.reduction() == L1LossParameter::WEIGHTED_MEAN, partial);
   CUDA_POST_KERNEL_CHECK;
   // NOLINT_NEXT_LINE(whitespace/operators)
@@ -213,7 +200,7 @@ void L1LossLayer<Dtype>::ForwardUnreduced_gpu(
     const vector<Blob<Dtype>*>& bottom, Blob<Dtype>* top) {
   const int count = bottom[0]->count();
   const int row = count / top->count();
-  const Inputs<Dtype> inputs = MakeInputs(bottom, weight_map_, ignore_);
+  const Inputs<Dtype> inputs(bottom, weight_map_, ignore_);
   Dtype* out = top->mutable_gpu_data();
   if (row == 1) {
     // NOLINT_NEXT_LINE(whitespace/operators)
@@ -232,7 +219,7 @@ void L1LossLayer<Dtype>::Backward_gpu(const vector<Blob<Dtype>*>& top,
   CheckPropagateDown(propagate_down);
   const int count = bottom[0]->count();
   if (count == 0 || !(propagate_down[0] || propagate_down[1])) { return; }
-  const Inputs<Dtype> inputs = MakeInputs(bottom, weight_map_, ignore_);
+  const Inputs<Dtype> inputs(bottom, weight_map_, ignore_);
   Dtype* diff[2];
   for (int i = 0; i < 2; ++i) {
     diff[i] = propagate_down[i] ? bottom[i]->mutable_gpu_diff() : NULL;

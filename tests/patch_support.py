@@ -23,6 +23,7 @@ STATE = ".l1loss-kit"
 PROTO = "src/caffe/proto/caffe.proto"
 SOURCES = [
     "include/caffe/layers/l1_loss_layer.hpp",
+    "include/caffe/util/l1_loss_simd.hpp",
     "src/caffe/layers/l1_loss_layer.cu",
     "src/caffe/layers/l1_loss_layer.cpp",
     "src/caffe/test/test_l1_loss_layer.cpp",

@@ -330,4 +330,4 @@ def test_a_folder_that_begins_with_a_dash_by_every_name_of_the_script(caffe, mon
         command = [sys.executable, *script, "check", "--", "-dash"]
         done = subprocess.run(command, capture_output=True, text=True)
         assert (done.returncode, done.stderr) == (0, ""), done.stderr
-        assert done.stdout.endswith("apply would change 5 files: 4 created, 1 edited\n")
+        assert done.stdout.endswith("apply would change 6 files: 5 created, 1 edited\n")

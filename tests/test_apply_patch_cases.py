@@ -32,7 +32,7 @@ from patch_support import (
     snapshot,
 )
 
-HPP, CU, CPP, TEST = SOURCES
+HPP, SIMD, CU, CPP, TEST = SOURCES
 EUCLIDEAN = "src/caffe/layers/euclidean_loss_layer.cpp"
 
 
@@ -446,7 +446,7 @@ def test_a_file_that_appears_between_plan_and_write_is_kept(caffe, monkeypatch):
 
 @pytest.fixture
 def interrupted(caffe, monkeypatch):
-    """A checkout in which apply was killed when two of its five files were in place."""
+    """A checkout in which apply was killed when three of its six files were in place."""
     move = commit.move
     monkeypatch.setattr(
         commit, "move", lambda store, step: os._exit(9) if step.path == CU else move(store, step)
@@ -689,7 +689,7 @@ def older_kit(tmp_path, monkeypatch):
     old = tmp_path / "older"
     shutil.copytree(str(payload.PATCH), str(old))
     edit(old / payload.MESSAGE, b"  // Elements whose target", b"  // Older. Elements whose target")
-    edit(old / SOURCES[2], b"\n", b"\n// older\n")
+    edit(old / CPP, b"\n", b"\n// older\n")
     (old / "src/caffe/layers/l1_loss_old.cpp").write_bytes(b"// older\n")
     sources, message = plan.source_files, plan.message_text
     monkeypatch.setattr(plan, "VERSION", "0.9.0")

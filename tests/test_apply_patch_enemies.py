@@ -35,7 +35,7 @@ from patch_support import (
 
 THOROUGH = os.environ.get("CAFFE_L1_THOROUGH") == "1"
 VERBS = ("check", "apply", "status", "revert")
-HPP, CU, CPP, TEST = SOURCES
+HPP, SIMD, CU, CPP, TEST = SOURCES
 
 
 @pytest.fixture(scope="module")

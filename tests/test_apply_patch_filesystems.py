@@ -34,7 +34,7 @@ from patch_support import (
 from system_calls import before_each_call
 
 THOROUGH = os.environ.get("CAFFE_L1_THOROUGH") == "1"
-HPP, CU, CPP, TEST = SOURCES
+HPP, SIMD, CU, CPP, TEST = SOURCES
 NO_EXCHANGE = ("renameat2:error=EINVAL",)
 NO_LINKS = (*NO_EXCHANGE, "linkat:error=EPERM")  # FAT
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become other users")

@@ -176,4 +176,4 @@ def test_a_tree_with_letters_that_are_not_utf_8(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(demo, "run", stop)
     with pytest.raises(demo.DemoFailed, match="far enough"):
         demo.patched_tree()
-    assert capsys.readouterr().out == "apply would change 5 files: 4 created, 1 edited\n"
+    assert capsys.readouterr().out == "apply would change 6 files: 5 created, 1 edited\n"

@@ -21,8 +21,8 @@ def test_runtest_prints_gtests_own_last_line_and_counts_only_our_tests(patched_t
 
 
 def test_caffes_own_linter_finds_nothing(caffe_source):
-    scripts = sorted((REPO / "scripts").rglob("*.cpp"))
-    assert len(SOURCES) == 4 and scripts
+    scripts = sorted((REPO / "scripts").rglob("*.[ch]pp"))
+    assert len(SOURCES) == 5 and scripts
     lint = subprocess.run(
         [sys.executable, str(caffe_source / "scripts" / "cpp_lint.py"),
          *map(str, SOURCES + scripts)],

@@ -187,10 +187,10 @@ def test_a_checkout_is_patched_and_restored(clean, elsewhere, tmp_path):
     before = snapshot(tree)
     command = clean / "bin" / "caffe-l1"
     assert "+REGISTER_LAYER_CLASS(L1Loss);" in succeed(command, "check", tree)
-    assert "applied: 5 files: 4 created, 1 edited" in succeed(command, "apply", tree)
+    assert "applied: 6 files: 5 created, 1 edited" in succeed(command, "apply", tree)
     assert "applied" in succeed(command, "status", tree)
     assert (tree / "include/caffe/layers/l1_loss_layer.hpp").exists()
-    assert "reverted: 5 files" in succeed(command, "revert", "../caffe")
+    assert "reverted: 6 files" in succeed(command, "revert", "../caffe")
     assert snapshot(tree).keys() == before.keys()
     assert {name: entry[0] for name, entry in snapshot(tree).items()} == {
         name: entry[0] for name, entry in before.items()}

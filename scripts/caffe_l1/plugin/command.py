@@ -28,6 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="where the plugin goes (default: where l1_loss_plugin.load() looks)")
     parser.add_argument("--python", metavar="PYTHON", default=sys.executable,
                         help="the Python whose pycaffe it is for (default: the one running this)")
+    parser.add_argument("--no-openmp", dest="openmp", action="store_false",
+                        help="compute on one core, whatever the size")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -37,6 +39,6 @@ def run(options: argparse.Namespace) -> int:
     caffe = installed.find(options.python)
     device = "CPU only" if caffe.cpu_only else "with CUDA"
     print(f"caffe: {caffe.library} ({device})\nheaders: {caffe.include}", flush=True)
-    build.build(caffe, Path(options.output))
+    build.build(caffe, Path(options.output), options.openmp)
     print(f"built {options.output} in {time.monotonic() - started:.1f} s")
     return 0

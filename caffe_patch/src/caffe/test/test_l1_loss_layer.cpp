@@ -1,8 +1,18 @@
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+#ifndef _WIN32
+#include <unistd.h>
+#endif
+
+#include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <string>
 #include <vector>
 
+#include "boost/thread.hpp"
 #include "gtest/gtest.h"
 
 #include "caffe/blob.hpp"
@@ -806,6 +816,143 @@ TYPED_TEST(L1LossLayerTest, TestAxisOutOfRange) {
   this->param_.mutable_l1_loss_param()->set_axis(4);
   EXPECT_DEATH(this->Forward(), "option \"axis\" is 4; allowed: -4 to 3 for "
       "predictions of shape \\(3, 2, 5, 2\\)");
+}
+
+// ---- Threads ----------------------------------------------------------------
+
+// So many that more than one thread walks them, if compiled with OpenMP.
+static const int kManyRows = 401, kManyColumns = 1367;
+
+static void SetThreads(int threads) {
+#ifdef _OPENMP
+  omp_set_num_threads(threads);
+#endif
+}
+
+// All bits that a forward and a backward pass compute.
+template <typename Dtype>
+static vector<Dtype> Passes(const LayerParameter& param,
+    const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) {
+  L1LossLayer<Dtype> layer(param);
+  layer.SetUp(bottom, top);
+  layer.Forward(bottom, top);
+  vector<bool> propagate_down(bottom.size(), false);
+  propagate_down[0] = propagate_down[1] = true;
+  layer.Backward(top, propagate_down, bottom);
+  vector<Dtype> result(top[0]->cpu_data(),
+      top[0]->cpu_data() + top[0]->count());
+  for (int i = 0; i < 2; ++i) {
+    result.insert(result.end(), bottom[i]->cpu_diff(),
+        bottom[i]->cpu_diff() + bottom[i]->count());
+  }
+  return result;
+}
+
+template <typename Dtype>
+static bool SameBits(const vector<Dtype>& a, const vector<Dtype>& b) {
+  return a.size() == b.size()
+      && memcmp(&a[0], &b[0], a.size() * sizeof(Dtype)) == 0;
+}
+
+TYPED_TEST(L1LossLayerTest, TestEveryNumberOfThreadsComputesTheSameBits) {
+  typedef typename TypeParam::Dtype Dtype;
+  const int threads[] = {2, 3, 8};
+  this->Fill(this->Shape(kManyRows, kManyColumns));
+  this->param_.mutable_l1_loss_param()->set_ignore_nonfinite_target(true);
+  this->y_->mutable_cpu_data()[1000] = std::numeric_limits<Dtype>::infinity();
+  const vector<int> weights[] = {vector<int>(), this->Shape(kManyRows),
+      this->Shape(kManyRows, kManyColumns)};
+  for (int w = 0; w < 3; ++w) {
+    if (w > 0) { this->FillWeights(weights[w]); }
+    for (int r = 0; r <= L1LossParameter::NONE + 1; ++r) {
+      this->param_.mutable_l1_loss_param()->clear_axis();
+      this->SetReduction(static_cast<L1LossParameter::Reduction>(
+          std::min<int>(r, L1LossParameter::NONE)));
+      if (r > L1LossParameter::NONE) {
+        this->param_.mutable_l1_loss_param()->set_axis(1);
+      }
+      SetThreads(1);
+      const vector<Dtype> expected =
+          Passes(this->param_, this->bottom_, this->top_);
+      for (int i = 0; i < 3; ++i) {
+        SetThreads(threads[i]);
+        EXPECT_TRUE(SameBits(Passes(this->param_, this->bottom_, this->top_),
+            expected)) << threads[i] << " threads, reduction " << r;
+      }
+    }
+    if (w > 0) { this->bottom_.pop_back(); }
+  }
+  SetThreads(1);
+}
+
+#ifndef _WIN32
+// OpenMP's threads are not the child's, and GCC's library does not notice.
+TYPED_TEST(L1LossLayerTest, TestAForkedChildComputesToo) {
+  this->Fill(this->Shape(kManyRows, kManyColumns));
+  SetThreads(3);
+  const typename TypeParam::Dtype loss = this->Forward();
+  if (Caffe::mode() == Caffe::CPU) {  // CUDA itself does not survive a fork
+    EXPECT_EXIT({
+      alarm(60);
+      _exit(this->Forward() == loss ? 0 : 1);
+    }, ::testing::ExitedWithCode(0), "");
+  }
+  EXPECT_EQ(this->Forward(), loss);
+  SetThreads(1);
+}
+#endif
+
+// As a solver for each GPU has it, and in a parallel region of the user's.
+template <typename Dtype>
+class SolverOfItsOwn {
+ public:
+  SolverOfItsOwn(const LayerParameter& param, const Blob<Dtype>& x,
+      const Blob<Dtype>& y) : param_(param) {
+    x_.CopyFrom(x, false, true);
+    y_.CopyFrom(y, false, true);
+    bottom_.push_back(&x_);
+    bottom_.push_back(&y_);
+    top_.push_back(&loss_);
+  }
+  void Run() {
+    for (int i = 0; i < 5; ++i) { result_ = Passes(param_, bottom_, top_); }
+  }
+  vector<Dtype> result_;
+
+ private:
+  const LayerParameter param_;
+  Blob<Dtype> x_, y_, loss_;
+  vector<Blob<Dtype>*> bottom_, top_;
+};
+
+TYPED_TEST(L1LossLayerTest, TestSeveralSolversAtOnce) {
+  typedef typename TypeParam::Dtype Dtype;
+  typedef SolverOfItsOwn<Dtype> Solver;
+  if (Caffe::mode() != Caffe::CPU) { return; }
+  this->Fill(this->Shape(kManyRows, kManyColumns));
+  const vector<Dtype> expected =
+      Passes(this->param_, this->bottom_, this->top_);
+  vector<shared_ptr<Solver> > solvers;
+  for (int i = 0; i < 3; ++i) {
+    solvers.push_back(shared_ptr<Solver>(
+        new Solver(this->param_, *this->x_, *this->y_)));
+  }
+  boost::thread_group threads;
+  for (int i = 0; i < 3; ++i) {
+    threads.create_thread(boost::bind(&Solver::Run, &*solvers[i]));
+  }
+  threads.join_all();
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_TRUE(SameBits(solvers[i]->result_, expected));
+    solvers[i]->result_.clear();
+  }
+#ifdef _OPENMP
+#pragma omp parallel for num_threads(3)
+#endif
+  for (int i = 0; i < 3; ++i) { solvers[i]->Run(); }
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_TRUE(SameBits(solvers[i]->result_, expected));
+  }
 }
 
 // ---- Options ----------------------------------------------------------------

@@ -74,7 +74,7 @@ def test_git_status_is_clean_in_a_patched_and_reverted_checkout(caffe):
     git("add", "-A")
     git("commit", "-q", "-m", "Caffe")
     kit("apply", caffe)
-    assert len(git("status", "--porcelain").splitlines()) == 5
+    assert len(git("status", "--porcelain").splitlines()) == len(TARGETS)
     kit("revert", caffe)
     assert git("status", "--porcelain", "--untracked-files=all") == ""
 

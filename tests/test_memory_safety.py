@@ -1,5 +1,5 @@
-"""The gtests of the native layer under AddressSanitizer, UndefinedBehaviorSanitizer and valgrind,
-and without vector types, as a compiler that has none builds it.
+"""The gtests of the native layer under AddressSanitizer, UndefinedBehaviorSanitizer, valgrind and
+ThreadSanitizer, with OpenMP, and without vector types, as a compiler that has none builds it.
 
 `scripts/test.sh --sanitize` runs these alone.
 """
@@ -68,6 +68,21 @@ def test_the_gtests_are_clean_under_valgrind(patched_tree, tmp_path):
                str(tmp_path / "testbin"))
     assert done.returncode == 0 and all_passed(done.stdout), done.stdout[-3000:]
     assert "ERROR SUMMARY: 0 errors" in done.stdout
+
+
+def test_the_gtests_pass_with_openmp(patched_tree, tmp_path):
+    build(patched_tree.root, tmp_path / "testbin", "-O2", "-fopenmp")
+    done = run("env", "OMP_NUM_THREADS=3", str(tmp_path / "testbin"))
+    assert done.returncode == 0 and all_passed(done.stdout), done.stdout[-3000:]
+
+
+def test_the_threads_are_clean_under_the_sanitizer(patched_tree, tmp_path):
+    """With a runtime that the sanitizer sees into, as it does not into libgomp."""
+    build(patched_tree.root, tmp_path / "testbin", "-O1", "-fsanitize=thread", "-fopenmp",
+          str(REPO / "tests" / "openmp_threads.cpp"))
+    done = run(str(tmp_path / "testbin"), "--gtest_filter=*Threads*:*Solvers*")
+    assert "WARNING: ThreadSanitizer" not in done.stdout, done.stdout[-3000:]
+    assert done.returncode == 0 and "[  PASSED  ] 4 tests." in done.stdout, done.stdout[-3000:]
 
 
 def test_the_gtests_pass_without_vector_types(patched_tree, tmp_path):

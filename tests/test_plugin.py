@@ -218,6 +218,80 @@ caffe.Net({str(training / "net.prototxt")!r}, caffe.TRAIN)
                          "axis, ignore_label, ignore_nonfinite_target")
 
 
+# ---- Every core ---------------------------------------------------------------
+
+LARGE = """
+layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 300 dim: 1001 } } }
+layer { name: "y" type: "Input" top: "y" input_param { shape { dim: 300 dim: 1001 } } }
+layer { name: "loss" type: "L1Loss" bottom: "x" bottom: "y" top: "loss" loss_weight: 1
+  propagate_down: true propagate_down: true }
+"""
+BITS = """
+import hashlib, os, sys, numpy
+import caffe, l1_loss_plugin
+l1_loss_plugin.load({plugin!r})
+net = caffe.Net({net!r}, caffe.TRAIN)
+for name in "xy":
+    net.blobs[name].data[...] = numpy.random.RandomState(ord(name)).randn(300, 1001)
+def bits():
+    net.forward(), net.backward()
+    return hashlib.sha256(net.blobs["loss"].data.tobytes() + net.blobs["x"].diff.tobytes()
+                          + net.blobs["y"].diff.tobytes()).hexdigest()
+print(bits())
+"""
+
+
+@pytest.fixture(scope="session")
+def plugin_of_one_core(work: Path) -> Path:
+    path = work / "plugin_of_one_core.so"
+    built = run([*BUILD, "--no-openmp", "-o", str(path)])
+    assert built.code == 0, built.output
+    return path
+
+
+def uses_openmp(plugin: Path) -> bool:
+    return "libgomp.so" in run(["readelf", "-d", str(plugin)]).output
+
+
+def test_no_openmp_is_a_plugin_of_one_core_with_the_same_bits(plugin, plugin_of_one_core,
+                                                              tmp_path):
+    assert uses_openmp(plugin) and not uses_openmp(plugin_of_one_core)
+    (tmp_path / "net.prototxt").write_text(LARGE)
+    outputs = {in_stock_caffe(BITS.format(plugin=str(path), net=str(tmp_path / "net.prototxt")),
+                              OMP_NUM_THREADS=threads).output
+               for path, threads in ((plugin_of_one_core, "1"), (plugin, "1"), (plugin, "2"),
+                                     (plugin, "3"), (plugin, "8"))}
+    assert len(outputs) == 1 and re.match(r"[0-9a-f]{64}\n\Z", outputs.pop())
+
+
+def test_a_child_that_was_forked_after_a_pass_computes_too(plugin, tmp_path):
+    (tmp_path / "net.prototxt").write_text(LARGE)
+    script = BITS.format(plugin=str(plugin), net=str(tmp_path / "net.prototxt")) + """
+sys.stdout.flush()
+if os.fork() == 0:
+    print(bits())
+    sys.stdout.flush()
+    os._exit(0)
+os.wait()
+"""
+    done = run(["timeout", "60", sys.executable, "-c", script],
+               env=seeing(REPO / "python_layer", GLOG_minloglevel="1", OMP_NUM_THREADS="3"))
+    assert done.code == 0, done.output
+    here, child = done.output.split()
+    assert here == child
+
+
+def test_a_compiler_without_openmp(tmp_path):
+    (tmp_path / "g++").write_text("#!/bin/sh\ncase \"$*\" in *-fopenmp*) exit 1 ;; esac\n"
+                                  'exec /usr/bin/g++ "$@"\n')
+    (tmp_path / "g++").chmod(0o755)
+    built = run([*BUILD, "-o", str(tmp_path / "x.so")],
+                env=dict(os.environ, PATH=f"{tmp_path}:{os.environ['PATH']}"))
+    assert built.code == 0, built.output
+    assert "\nopenmp: this g++ has none, so the plugin uses one core\n" in built.output
+    assert not uses_openmp(tmp_path / "x.so")
+
+
 # ---- What cannot be loaded is refused before it is ---------------------------
 
 def refusal(path: Path) -> str:

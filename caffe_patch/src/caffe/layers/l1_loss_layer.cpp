@@ -555,10 +555,8 @@ void L1LossLayer<Dtype>::LayerSetUp(const vector<Blob<Dtype>*>& bottom,
     const vector<Blob<Dtype>*>& top) {
   LossLayer<Dtype>::LayerSetUp(bottom, top);  // loss_weight is 1 by default
   for (int i = 0; i < bottom.size(); ++i) {
-    if (top[0] == bottom[i]) {
-      LOG(FATAL) << where() << "top[0] is bottom[" << i << "]; fix: give the "
-          << "top a name of its own";
-    }
+    LOG_IF(FATAL, top[0] == bottom[i]) << where() << "top[0] is bottom[" << i
+        << "]; fix: give the top a name of its own";
   }
   options_ = ReadOptions(this->layer_param_, where());
   ignore_.label = options_.has_ignore_label()
@@ -572,27 +570,20 @@ void L1LossLayer<Dtype>::Reshape(const vector<Blob<Dtype>*>& bottom,
     const vector<Blob<Dtype>*>& top) {
   const vector<int>& x = L1LossShape(*bottom[0]);
   const vector<int>& y = L1LossShape(*bottom[1]);
-  if (x.empty()) {
-    LOG(FATAL) << where() << "predictions () have no axes; fix: give them at "
-        << "least one, the batch";
-  }
-  if (x.size() > kL1LossMaxAxes) {
-    LOG(FATAL) << where() << "predictions have " << x.size() << " axes; "
-        << "allowed: 1 to " << kL1LossMaxAxes;
-  }
-  if (x != y && (y.empty() || !SameOrder(x, y))) {
-    LOG(FATAL) << where() << "predictions " << ShapeString(x)
-        << " and targets " << ShapeString(y) << " do not match; fix: give both "
-        << "the same shape, or one with neighbouring axes of the other merged";
-  }
+  LOG_IF(FATAL, x.empty()) << where() << "predictions () have no axes; fix: "
+      << "give them at least one, the batch";
+  LOG_IF(FATAL, x.size() > kL1LossMaxAxes) << where() << "predictions have "
+      << x.size() << " axes; allowed: 1 to " << kL1LossMaxAxes;
+  LOG_IF(FATAL, x != y && (y.empty() || !SameOrder(x, y))) << where()
+      << "predictions " << ShapeString(x) << " and targets " << ShapeString(y)
+      << " do not match; fix: give both the same shape, or one with "
+      << "neighbouring axes of the other merged";
   if (bottom.size() > 2) {
     const vector<int>& w = L1LossShape(*bottom[2]);
-    if (!Broadcasts(w, x)) {
-      LOG(FATAL) << where() << "weights " << ShapeString(w)
-          << " do not match predictions " << ShapeString(x) << "; fix: every "
-          << "axis of the weights must equal that of the predictions or be 1, "
-          << "from the first axis on";
-    }
+    LOG_IF(FATAL, !Broadcasts(w, x)) << where() << "weights " << ShapeString(w)
+        << " do not match predictions " << ShapeString(x) << "; fix: every "
+        << "axis of the weights must equal that of the predictions or be 1, "
+        << "from the first axis on";
     weight_map_ = L1LossMakeBroadcast(x, w);
   }
   const vector<int> top_shape = TopShape(*bottom[0]);
@@ -607,13 +598,10 @@ vector<int> L1LossLayer<Dtype>::TopShape(const Blob<Dtype>& x) const {
   if (options_.reduction() != L1LossParameter::NONE) { return vector<int>(); }
   const vector<int>& shape = L1LossShape(x);
   if (!options_.has_axis()) { return shape; }
-  const int axes = shape.size();
-  const int axis = options_.axis();
-  if (axis < -axes || axis >= axes) {
-    LOG(FATAL) << where() << "option \"axis\" is " << axis << "; allowed: "
-        << -axes << " to " << axes - 1 << " for predictions of shape "
-        << ShapeString(shape);
-  }
+  const int axes = shape.size(), axis = options_.axis();
+  LOG_IF(FATAL, axis < -axes || axis >= axes) << where()
+      << "option \"axis\" is " << axis << "; allowed: " << -axes << " to "
+      << axes - 1 << " for predictions of shape " << ShapeString(shape);
   return vector<int>(shape.begin(),
       shape.begin() + (axis < 0 ? axis + axes : axis));
 }
@@ -709,10 +697,9 @@ void L1LossLayer<Dtype>::ForwardUnreduced_cpu(
 template <typename Dtype>
 void L1LossLayer<Dtype>::CheckPropagateDown(
     const vector<bool>& propagate_down) const {
-  if (propagate_down.size() > 2 && propagate_down[2]) {
-    LOG(FATAL) << where() << "weights get no gradient; fix: set propagate_down "
-        << "to false for bottom[2]";
-  }
+  LOG_IF(FATAL, propagate_down.size() > 2 && propagate_down[2]) << where()
+      << "weights get no gradient; fix: set propagate_down to false for "
+      << "bottom[2]";
 }
 
 template <typename Dtype>
@@ -743,6 +730,7 @@ STUB_GPU(L1LossLayer);
 #endif
 
 INSTANTIATE_CLASS(L1LossLayer);
+
 #ifndef L1_LOSS_PLUGIN  // which asks the registry first
 REGISTER_LAYER_CLASS(L1Loss);
 #endif

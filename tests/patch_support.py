@@ -36,6 +36,7 @@ SOURCES_READ = [
     "include/caffe/layer.hpp",
     "include/caffe/layer_factory.hpp",
     "include/caffe/layers/loss_layer.hpp",
+    "include/caffe/util/math_functions.hpp",
     "src/caffe/net.cpp",
     "src/caffe/layers/euclidean_loss_layer.cpp",
     "src/caffe/test/test_euclidean_loss_layer.cpp",

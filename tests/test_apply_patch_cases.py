@@ -368,7 +368,7 @@ def test_of_six_runs_at_once_one_works_and_the_others_say_so(caffe):
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(6)
     ]
     results = [(run.communicate(), run.returncode) for run in runs]
-    worked = [out for (out, _), code in results if code == 0 and out.startswith(b"applied: 5")]
+    worked = [out for (out, _), code in results if code == 0 and out.startswith(b"applied: 6")]
     assert len(worked) == 1
     for (_, err), code in results:
         assert code == 0 or (code == 1 and b"another apply_patch.py is at work" in err), err
@@ -562,7 +562,7 @@ def test_git_clean_after_apply_is_partial_and_both_ways_work(caffe):
     shutil.rmtree(str(caffe / STATE))
     for path in SOURCES:
         (caffe / path).unlink()
-    assert kit("status", caffe).out.startswith("partial 1/5 (missing: ")
+    assert kit("status", caffe).out.startswith("partial 1/6 (missing: ")
     assert kit("apply", caffe).code == 0
     assert contents(caffe) == applied
     assert kit("revert", caffe).code == 0
@@ -648,13 +648,13 @@ def test_an_edit_beside_other_line_ends_is_named_by_its_line(caffe):
     assert refused(kit("revert", caffe), f"{CPP}:7", "was edited")
 
 
-def test_git_checkout_after_apply_is_partial_4_of_5_and_apply_completes(caffe):
+def test_git_checkout_after_apply_is_partial_5_of_6_and_apply_completes(caffe):
     original = (caffe / PROTO).read_bytes()
     before = contents(caffe)
     kit("apply", caffe)
     applied = contents(caffe)
     (caffe / PROTO).write_bytes(original)
-    assert kit("status", caffe).out == f"partial 4/5 (missing: {PROTO})\n"
+    assert kit("status", caffe).out == f"partial 5/6 (missing: {PROTO})\n"
     assert kit("apply", caffe).code == 0
     assert contents(caffe) == applied
     (caffe / PROTO).write_bytes(original)
@@ -666,7 +666,7 @@ def test_a_deleted_source_is_partial_and_apply_completes(caffe):
     before = contents(caffe)
     kit("apply", caffe)
     (caffe / CU).unlink()
-    assert kit("status", caffe).out == f"partial 4/5 (missing: {CU})\n"
+    assert kit("status", caffe).out == f"partial 5/6 (missing: {CU})\n"
     assert kit("apply", caffe).code == 0
     assert kit("status", caffe).code == 0
     (caffe / CU).unlink()

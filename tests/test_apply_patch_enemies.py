@@ -152,7 +152,7 @@ def test_who_does_what_the_hint_of_a_damaged_journal_says_loses_nothing(states, 
         5, f"move {STATE}/ out of the tree, keep it, and run status\n"
     )
     (root / STATE).rename(tmp_path / "kept")
-    assert kit("status", root).out.startswith("partial 2/5")
+    assert kit("status", root).out.startswith("partial 3/6")
     kept = [path.read_bytes() for path in (tmp_path / "kept/blobs").iterdir()]
     assert (states / "unpatched" / PROTO).read_bytes() in kept
     assert kit("revert", root).code == 0

@@ -12,6 +12,8 @@ from types import SimpleNamespace
 
 import pytest
 from caffe_l1 import VERSION
+from caffe_l1.common import packages
+from caffe_l1.common.errors import Refused
 from caffe_l1.doctor import ask
 from caffe_l1.doctor.finding import LACKS, OK, Finding, judge
 from caffe_l1.plugin import installed
@@ -111,7 +113,7 @@ def test_nothing_to_build_with(tmp_path):
                                    ("protoc", "protoc", "protobuf-compiler")):
         line = said.lines[name]
         assert (line.state, line.text) == (
-            "lacks", f"{program} is not on PATH; fix: apt-get install {package}")
+            "lacks", f"{program} is not on PATH; fix: sudo apt-get install {package}")
     assert said.routes["plugin"].startswith("lacks compiler, protoc")
     assert said.routes["python"] == "works" and said.code == 0
 
@@ -280,6 +282,22 @@ def test_another_python_is_asked_and_not_this_one(python27):
     said = doctor("--python", python27)
     assert "(Python 2.7." in said.lines["pycaffe"].text
     assert "ImportError: No module named caffe" in said.lines["pycaffe"].text
+
+
+def test_one_table_knows_the_packages_and_spells_the_command_that_installs_them():
+    files = [*REPO.glob("scripts/**/*.py"), *REPO.glob("python_layer/**/*.py")]
+    assert [file.name for file in files if "apt-get" in file.read_text("utf-8")] == ["packages.py"]
+
+
+@pytest.mark.parametrize("program, package", [
+    ("g++", "g++"), ("protoc", "protobuf-compiler"), ("make", "make"), ("cmake", "cmake"),
+    ("nm", "binutils libc-bin"), ("nvcc", "nvidia-cuda-toolkit")])
+def test_the_package_of_a_program_that_is_not_on_path(program, package, monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(Refused) as refused:
+        packages.need("/bin/sh", program)
+    assert str(refused.value) == (
+        f"{program} is not on PATH; fix: sudo apt-get install {package}")
 
 
 def test_wrong_usage():

@@ -390,13 +390,13 @@ def only(folder: Path, *tools: str) -> str:
 def test_without_a_tool(tmp_path, missing, package):
     tools = {"ldd", "nm", "g++", "protoc", "sh", "bash"} - {missing}
     line = failure(["-o", str(tmp_path / "x.so")], PATH=only(tmp_path, *tools))
-    assert line == f"{missing} is not on PATH; fix: apt-get install {package}"
+    assert line == f"{missing} is not on PATH; fix: sudo apt-get install {package}"
     assert not (tmp_path / "x.so").exists()
 
 
 def test_without_binutils(tmp_path):
     line = failure(["-o", str(tmp_path / "x.so")], PATH=only(tmp_path, "g++", "protoc"))
-    assert line in [f"{tool} is not on PATH; fix: apt-get install g++ binutils"
+    assert line in [f"{tool} is not on PATH; fix: sudo apt-get install binutils libc-bin"
                     for tool in ("ldd", "nm")]
 
 
@@ -544,7 +544,7 @@ def test_a_caffe_that_runs_on_another_protobuf(root):
 
 def test_a_caffe_without_headers(monkeypatch, tmp_path):
     monkeypatch.setattr(installed, "INCLUDE_FOLDERS", ())
-    with pytest.raises(Refused, match="the headers of Caffe are missing; fix: apt-get install"):
+    with pytest.raises(Refused, match="the headers of Caffe are missing; fix: sudo apt-get"):
         installed.find_include(None, tmp_path / "lib" / "libcaffe.so")
 
 
@@ -554,12 +554,12 @@ def test_a_header_that_caffes_own_include_is_missing(tmp_path):
     (tmp_path / "g++").write_text('#!/bin/sh\nexec /usr/bin/g++ -nostdinc++ -nostdinc "$@"\n')
     (tmp_path / "g++").chmod(0o755)
     line = failure(["-o", str(tmp_path / "x.so")], PATH=path)
-    assert line.startswith("a header is missing: ") and "; fix: apt-get install " in line
+    assert line.startswith("a header is missing: ") and "; fix: sudo apt-get install " in line
 
 
 def test_no_caffe_at_all(monkeypatch):
     monkeypatch.setattr(installed, "LIBRARY_FOLDERS", ())
-    with pytest.raises(Refused, match="no libcaffe.so is installed here; fix: apt-get install lib"):
+    with pytest.raises(Refused, match="no libcaffe.so is installed here; fix: sudo apt-get inst"):
         installed.find_library(None, "")
 
 

@@ -9,6 +9,8 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from caffe_l1.common.packages import install
+
 # The last scikit-image whose wheel holds the pair itself; later ones download it when asked.
 WHEEL = ["scikit-image==0.17.2", "--no-deps", "--only-binary=:all:", "--python-version", "37",
          "--implementation", "cp", "--abi", "cp37m", "--platform", "manylinux1_x86_64"]
@@ -30,8 +32,8 @@ def fetch() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "-d", scratch, *WHEEL]
         if subprocess.run(command).returncode:
-            sys.exit("demo_stereo: pip could not download it; fix: see above, or apt-get install "
-                     "python3-pip")
+            sys.exit("demo_stereo: pip could not download it; fix: see above, or "
+                     f"{install('python3-pip')}")
         wheel = next(Path(scratch).glob("*.whl"))
         with zipfile.ZipFile(str(wheel)) as archive:
             for name in FILES:

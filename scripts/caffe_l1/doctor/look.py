@@ -12,6 +12,7 @@ from typing import Iterator
 from .. import HOME, VERSION
 from ..common.errors import KitError, Refused
 from ..common.machine import find_cuda, has_header, hdf5_includes
+from ..common.packages import PROTOBUF, install, not_on_path, packages_for
 from ..common.tree import open_tree
 from ..patch.protoc import need_protobuf
 from ..plugin import build, installed
@@ -21,14 +22,9 @@ from .sources import lacking, sources
 
 PYTHON_LAYER = HOME / "python_layer"
 # What Caffe's own sources include, whichever of its switches are off.
-HEADERS = {
-    "boost/shared_ptr.hpp": "libboost-system-dev libboost-thread-dev libboost-filesystem-dev",
-    "glog/logging.h": "libgoogle-glog-dev",
-    "gflags/gflags.h": "libgflags-dev",
-    "google/protobuf/message.h": "libprotobuf-dev",
-    "hdf5.h": "libhdf5-dev",
-}
-NO_PYCAFFE = ("put the python folder of a built Caffe on PYTHONPATH, apt-get install python3-caffe "
+HEADERS = ("boost/shared_ptr.hpp", "glog/logging.h", "gflags/gflags.h",
+           "google/protobuf/message.h", "hdf5.h")
+NO_PYCAFFE = (f"put the python folder of a built Caffe on PYTHONPATH, {install('python3-caffe')} "
               "on Debian 11, or name the Python that has it with --python")
 
 
@@ -107,26 +103,25 @@ def layer_module(python: str) -> Finding:
 # ---- What builds -------------------------------------------------------------
 
 def tools() -> Iterator[Finding]:
-    yield tool("compiler", "g++", "g++", ["g++", "-dumpfullversion", "-dumpversion"])
-    yield tool("make", "make", "make", ["make", "--version"])
-    yield tool("protoc", "protoc", "protobuf-compiler", ["protoc", "--version"])
+    yield tool("compiler", "g++", "-dumpfullversion", "-dumpversion")
+    yield tool("make", "make", "--version")
+    yield tool("protoc", "protoc", "--version")
     if not shutil.which("g++"):
         return
     missing = [header for header in HEADERS if not any(
         has_header(header, folder) for folder in (hdf5_includes() if "hdf5" in header else [""]))]
     if missing:
-        packages = " ".join(HEADERS[header] for header in missing)
         yield Finding("libraries", LACKS, f"to build Caffe, {', '.join(missing)} missing",
-                      f"apt-get install {packages}")
+                      install(*(packages_for(header)[0] for header in missing)))
     else:
         yield Finding("libraries", OK, "the headers that Caffe is built with")
 
 
-def tool(name: str, program: str, package: str, version: list[str]) -> Finding:
+def tool(name: str, program: str, *version: str) -> Finding:
     path = shutil.which(program)
     if not path:
-        return Finding(name, LACKS, f"{program} is not on PATH", f"apt-get install {package}")
-    told = installed.output(version).split("\n")[0]
+        return lacking(name, not_on_path(program))
+    told = installed.output([program, *version]).split("\n")[0]
     return Finding(name, OK, f"{path}, {told}")
 
 
@@ -140,7 +135,7 @@ def protobuf(python: str) -> Iterator[Finding]:
     if answer.problem:
         yield Finding("protobuf", NOTE, f"{python} has no protobuf package, without which no "
                       f"pycaffe can be imported: {answer.problem}",
-                      "apt-get install python3-protobuf, or pip install protobuf")
+                      PROTOBUF)
         return
     if not shutil.which("protoc"):
         yield Finding("protobuf", OK, f"{answer.value} for {python}; there is no protoc to fit it")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..common.errors import Refused
+from ..common.packages import PROTOBUF, install, not_on_path, packages_for
 from ..common.tree import PROTO
 
 if TYPE_CHECKING:
@@ -39,10 +40,7 @@ def need_protobuf() -> None:
     except ModuleNotFoundError as error:
         if not str(error.name).startswith("google"):
             raise broken(error) from None
-        raise Refused(
-            "Python's protobuf package is missing",
-            "sudo apt-get install python3-protobuf, or pip install protobuf",
-        ) from None
+        raise Refused("Python's protobuf package is missing", PROTOBUF) from None
     except Exception as error:
         raise broken(error) from None
 
@@ -66,9 +64,7 @@ def run_protoc(data: bytes, folder: Path) -> bytes:
         try:
             done = subprocess.run(command, cwd=str(folder), stderr=subprocess.PIPE)
         except FileNotFoundError:
-            raise Refused(
-                "protoc is not on PATH", "sudo apt-get install protobuf-compiler"
-            ) from None
+            raise not_on_path("protoc") from None
         except OSError as error:
             raise unusable(f"cannot be run: {error.strerror}") from None
         if done.returncode != 0:
@@ -80,8 +76,8 @@ def run_protoc(data: bytes, folder: Path) -> bytes:
 
 def unusable(problem: str) -> Refused:
     where = shutil.which("protoc", mode=os.F_OK) or "protoc"
-    return Refused(f"{where} {problem}", "sudo apt-get install --reinstall protobuf-compiler, or "
-                   "take it from PATH")
+    package, _ = packages_for("protoc: not found")
+    return Refused(f"{where} {problem}", f"{install('--reinstall', package)}, or take it from PATH")
 
 
 def invalid(message: str) -> Refused:

@@ -15,7 +15,7 @@ from pathlib import Path
 from .. import HOME
 from ..common.errors import BuildFailed, Refused
 from ..common.machine import cuda_architectures
-from ..runtest.diagnose import PACKAGES
+from ..common.packages import install, need, packages_for
 from .descriptor import descriptor_set, file_name
 from .installed import LIBRARY_FOLDERS, Caffe, output, symbols
 
@@ -81,9 +81,7 @@ def need_place(output_file: Path) -> None:
 
 
 def need_tools() -> None:
-    for tool, package in (("g++", "g++"), ("protoc", "protobuf-compiler")):
-        if not shutil.which(tool):
-            raise Refused(f"{tool} is not on PATH", f"apt-get install {package}")
+    need("g++", "protoc")
 
 
 def has_l1_loss(caffe: Caffe) -> bool:
@@ -165,12 +163,9 @@ def need_headers(caffe: Caffe, scratch: Path) -> None:
         raise Refused(f"{protoc_version()} is too {age} for the headers of protobuf",
                       "put the protoc first on PATH that came with libprotobuf-dev")
     if errors:
-        raise Refused(f"a header is missing: {errors[0]}", package_for(errors[0]))
-
-
-def package_for(missing: str) -> str:
-    packages = (package for name, package in PACKAGES.items() if re.search(name, missing))
-    return f"apt-get install {next(packages, 'what provides it')}"
+        packages, _ = packages_for(errors[0])
+        raise Refused(f"a header is missing: {errors[0]}",
+                      install(packages) if packages else "install the package that holds it")
 
 
 def protoc_version() -> str:
@@ -182,8 +177,8 @@ def protoc(*arguments: str) -> None:
                           stderr=subprocess.STDOUT, text=True, errors="replace")
     if done.returncode != 0:
         first = (done.stdout.strip() or "no message").splitlines()[0]
-        raise Refused(f"protoc failed: {first}", "apt-get install protobuf-compiler, or put the "
-                      "protoc of this Caffe's protobuf first on PATH")
+        raise Refused(f"protoc failed: {first}", "put the protoc that came with this Caffe's "
+                      "protobuf first on PATH")
 
 
 def compile_layer(caffe: Caffe, scratch: Path, staged: Path, openmp: bool) -> None:

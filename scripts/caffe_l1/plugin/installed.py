@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple, Sequence
 
 from ..common.errors import Refused
+from ..common.packages import install, not_on_path
 from .descriptor import descriptor_in
 
 # Below CAFFE_ROOT, a checkout that is built by make or CMake, or a folder it was installed into.
@@ -69,7 +70,7 @@ def find_library(root: str | None, core: str) -> Path:
     found = library_in(LIBRARY_FOLDERS)
     if not found:
         raise Refused("no libcaffe.so is installed here",
-                      "apt-get install libcaffe-dev python3-caffe on Debian 11, or set CAFFE_ROOT "
+                      f"{install('libcaffe-dev', 'python3-caffe')} on Debian 11, or set CAFFE_ROOT "
                       "to a checkout that is built")
     return found
 
@@ -102,7 +103,7 @@ def find_include(root: str | None, library: Path) -> Path:
     for folder in [*folders, *INCLUDE_FOLDERS, *([f"{root}/include"] if root else [])]:
         if os.path.exists(f"{folder}/caffe/layer.hpp"):
             return Path(folder)
-    raise Refused("the headers of Caffe are missing", "apt-get install libcaffe-dev on Debian, or "
+    raise Refused("the headers of Caffe are missing", f"{install('libcaffe-dev')} on Debian, or "
                   "set CAFFE_ROOT to the checkout that it was built from", str(library))
 
 
@@ -120,4 +121,4 @@ def output(command: Sequence[str]) -> str:
         return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                               text=True, errors="replace").stdout
     except FileNotFoundError:
-        raise Refused(f"{command[0]} is not on PATH", "apt-get install g++ binutils") from None
+        raise not_on_path(command[0]) from None

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterator
 
 from ..common.errors import BuildFailed, Refused
 from ..common.machine import Machine, probe
+from ..common.packages import need
 from ..common.process import output
 from ..common.tree import MAKE_PYCAFFE, PYCAFFE, CaffeTree
 from ..patch.naming import Naming
@@ -49,7 +49,7 @@ class MakeBuild:
         self.root = self.folder = tree.root
         self.naming = naming
         self.jobs = jobs
-        need("make", "make")
+        need("make")
         self.bin_folder, self.include = self.ask("$(TEST_BIN_DIR)"), self.ask("$(INCLUDE_DIRS)")
         self.generated = self.root / self.ask("$(PROTO_BUILD_DIR)")
 
@@ -115,7 +115,7 @@ class CMakeBuild:
         self.jobs = jobs
         self.folder = folder
         self.cache = read_cache(folder)
-        need("cmake", "cmake")
+        need("cmake")
         source = self.cache.get("CMAKE_HOME_DIRECTORY")
         if source is not None and Path(source).resolve() != self.root.resolve():
             raise Refused(
@@ -206,11 +206,6 @@ def read_cache(folder: Path) -> dict[str, str]:
         return {}
     pattern = re.compile(r"^([A-Za-z_]\w*):\w+=(.*)$", re.MULTILINE)
     return dict(pattern.findall(cache.read_text("utf-8", "replace")))
-
-
-def need(program: str, package: str) -> None:
-    if shutil.which(program) is None:
-        raise Refused(f"{program} is not on PATH", f"sudo apt-get install {package}")
 
 
 def dry_run(stage: Stage, folder: Path) -> str:

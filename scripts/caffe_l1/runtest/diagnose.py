@@ -1,10 +1,11 @@
-"""The first error in a build's log, and the Debian package that is most likely missing."""
+"""The first error in a build's log, and what to do about it."""
 
 from __future__ import annotations
 
 import re
 
 from ..common.errors import BuildFailed
+from ..common.packages import install, packages_for
 
 COMPILER = re.compile(
     r"^(?P<file>[^\s:][^:\n]*):(?P<line>\d+):(?:\d+:)? (?:fatal )?error: (?P<text>.*)$"
@@ -20,25 +21,6 @@ OTHERS = [
     re.compile(r"(?P<text>(?:\S*/)?\w+: (?:command )?not found)"),
 ]
 
-# What the compiler or the linker misses, and where Debian keeps it.
-PACKAGES = {
-    r"boost[/_]python|boost_python": "libboost-python-dev",
-    r"boost": "libboost-system-dev libboost-thread-dev libboost-filesystem-dev",
-    r"gflags": "libgflags-dev",
-    r"glog|google-glog": "libgoogle-glog-dev",
-    r"hdf5|HDF5": "libhdf5-dev (and /usr/include/hdf5/serial in INCLUDE_DIRS)",
-    r"cblas|openblas|OpenBLAS|Atlas|atlas": "libopenblas-dev (and BLAS := open)",
-    r"google/protobuf|-lprotobuf|Protobuf": "libprotobuf-dev protobuf-compiler",
-    r"opencv|OpenCV": "libopencv-dev (or USE_OPENCV := 0)",
-    r"leveldb|LevelDB": "libleveldb-dev (or USE_LEVELDB := 0)",
-    r"snappy|Snappy": "libsnappy-dev (or USE_LEVELDB := 0)",
-    r"lmdb|LMDB": "liblmdb-dev (or USE_LMDB := 0)",
-    r"Python\.h|-lpython": "python3-dev (and PYTHON_INCLUDE in Makefile.config)",
-    r"numpy/": "python3-numpy (and PYTHON_INCLUDE in Makefile.config)",
-    r"cuda|nvcc|cublas|curand": "nvidia-cuda-toolkit (or CPU_ONLY := 1)",
-    r"protoc: (?:command )?not found": "protobuf-compiler",
-    r"g\+\+: (?:command )?not found": "g++",
-}
 # What Caffe's own sources say that is an error by now, and the mend at the line that is named.
 OUTDATED = {
     r"no matching function.* to .*CodedInputStream::SetTotalBytesLimit\(": (
@@ -78,9 +60,8 @@ def first_match(pattern: re.Pattern[str], log: str) -> re.Match[str] | None:
 
 def hint(text: str, log_file: str) -> str:
     """What to install, where the log is; without a log, what to install or nothing."""
-    if MISSING.search(text):
-        for pattern, package in PACKAGES.items():
-            if re.search(pattern, text):
-                where = f"; the log is {log_file}" if log_file else ""
-                return f"sudo apt-get install {package}{where}"
+    packages, note = packages_for(text)
+    if packages and MISSING.search(text):
+        where = f"; the log is {log_file}" if log_file else ""
+        return install(packages) + (f" ({note})" if note else "") + where
     return f"see {log_file}" if log_file else ""

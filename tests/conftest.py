@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import pytest
 
@@ -125,3 +126,28 @@ def native_caffe(patched_tree: SimpleNamespace, work: Path) -> Path:
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert make.returncode == 0, make.stdout[-3000:]
     return patched_tree.root / "python"
+
+
+@pytest.fixture(scope="session")
+def plugin(work: Path, of_this_run: str) -> Path:
+    """The plugin for the Caffe that is installed here, as the script builds it."""
+    path, built = work / "plugin.so", work / f"plugin-{of_this_run}"
+    with one_at_a_time(work / "plugin.lock"):
+        if not built.exists():
+            script = REPO / "scripts" / "build_plugin.py"
+            subprocess.run([sys.executable, str(script), "-o", str(path)], check=True)
+            built.touch()
+    return path
+
+
+class RouteCaffe(NamedTuple):
+    python_path: list
+    plugin: str
+
+
+@pytest.fixture(scope="session")
+def caffes(plugin: Path, native_caffe: Path) -> dict:
+    """What each route runs in: the stock Caffe, that with the plugin, the patched Caffe."""
+    here = REPO / "python_layer"
+    return {"python": RouteCaffe([here], ""), "plugin": RouteCaffe([here], str(plugin)),
+            "native": RouteCaffe([native_caffe, here], "")}

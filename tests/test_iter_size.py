@@ -17,7 +17,6 @@ import pytest
 from caffe_l1.route.layer import ROUTES
 from caffe_l1.route.switch import switch
 from environment import seeing
-from route_caffes import caffes
 
 N, FEATURES, OUTPUTS, PARTS, RATE = 16, 4, 2, 4, 0.1
 
@@ -104,10 +103,10 @@ def job(folder: Path, route: str, name: str, iter_size: int, loss_weight: float)
 
 
 @pytest.fixture(scope="module")
-def updates(work, native_caffe, tmp_path_factory) -> dict:
+def updates(caffes, tmp_path_factory) -> dict:
     """By route and case: what one step takes from the weights, for the whole and the quarters."""
     found = {}
-    for route, caffe in caffes(work, native_caffe).items():
+    for route, caffe in caffes.items():
         folder = tmp_path_factory.mktemp(route)
         solvers, data = [], []
         for name, (_, _, even, weight) in CASES.items():
@@ -194,9 +193,9 @@ print("made")
 @pytest.mark.parametrize("route, of, makes", [
     ("python", "caffe train", False), ("python", "train.py", True), ("plugin", "caffe train", True),
     ("native", "caffe train", True)])
-def test_which_route_caffe_lets_several_gpus_train(route, of, makes, work, native_caffe, tmp_path):
+def test_which_route_caffe_lets_several_gpus_train(route, of, makes, caffes, tmp_path):
     """As the README says: the command line tool refuses Python layers where there are several."""
-    caffe = caffes(work, native_caffe)[route]
+    caffe = caffes[route]
     solver = job(tmp_path, route, "MEAN", 1, 1)
     done = subprocess.run(
         [sys.executable, "-c", TWO_SOLVERS, solver.replace(".solver", ".prototxt"), of,

@@ -13,7 +13,6 @@ from caffe_l1.route.layer import ROUTES
 from caffe_l1.route.switch import switch
 from caffe_worker import run_in
 from environment import seeing
-from route_caffes import caffes
 
 REPO = Path(__file__).resolve().parent.parent
 SHAPE = (3, 4)
@@ -55,10 +54,10 @@ def in_caffe(python_path: list, *arguments: str) -> subprocess.CompletedProcess:
 
 
 @pytest.fixture(scope="module")
-def nets(work, native_caffe) -> dict:
+def nets(caffes) -> dict:
     """The text of each case's net and what its Caffe makes of it, by route."""
     found = {}
-    for route, caffe in caffes(work, native_caffe).items():
+    for route, caffe in caffes.items():
         done = in_caffe(caffe.python_path, "-c", WRITE, route, json.dumps(CASES))
         assert done.returncode == 0, done.stderr
         texts = json.loads(done.stdout)

@@ -13,7 +13,6 @@ import pytest
 from caffe_l1.plugin import build, installed
 from environment import seeing
 from param_str_cases import ACCEPTED, CASES, REFUSED
-from route_caffes import built_plugin
 
 REPO = Path(__file__).resolve().parent.parent
 NET = """
@@ -98,9 +97,9 @@ def read_in_python(param_str: str) -> l1_loss.Options | str:
         return str(error)
 
 
-def test_the_plugin_makes_or_refuses_each_net_in_the_words_of_the_python_layer(work):
+def test_the_plugin_makes_or_refuses_each_net_in_the_words_of_the_python_layer(plugin):
     texts = [text for text, _ in CASES]
-    for (text, expected), said in zip(CASES, make_nets(texts, built_plugin(work))):
+    for (text, expected), said in zip(CASES, make_nets(texts, str(plugin))):
         if isinstance(expected, dict):
             assert said == "", (text, said)
         else:

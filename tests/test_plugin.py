@@ -50,15 +50,6 @@ def in_stock_caffe(script: str, python_path: tuple = (), **environment: str) -> 
                env=seeing(*python_path, REPO / "python_layer", GLOG_minloglevel="1", **environment))
 
 
-@pytest.fixture(scope="session")
-def plugin(work: Path) -> Path:
-    path = work / "plugin.so"
-    built = run([*BUILD, "-o", str(path)])
-    assert built.code == 0, built.output
-    assert re.search(r"built \S+plugin.so in [\d.]+ s", built.output)
-    return path
-
-
 @pytest.fixture
 def training(tmp_path: Path) -> Path:
     (tmp_path / "net.prototxt").write_text(NET)
@@ -570,7 +561,10 @@ def test_caffe_root_may_be_where_caffe_was_installed(root):
     (root / "lib" / "libcaffe.so").symlink_to("libcaffe.so.1.0.0")
     built = run([*BUILD, "-o", str(root / "x.so")], env=dict(os.environ, CAFFE_ROOT=str(root)))
     assert built.code == 0, built.output
-    assert built.output.startswith(f"caffe: {root}/lib/libcaffe.so.1.0.0 (CPU only)\n")
+    said, headers, ended = built.output.splitlines()
+    assert said == f"caffe: {root}/lib/libcaffe.so.1.0.0 (CPU only)"
+    assert headers == f"headers: {root}/include"
+    assert re.fullmatch(rf"built {root}/x.so in [\d.]+ s", ended)
 
 
 def test_programs_without_caffe_run_beside_a_plugin_for_one_in_a_folder_of_its_own(root, training):

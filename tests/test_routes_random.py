@@ -9,7 +9,6 @@ import os
 import random
 import time
 from itertools import repeat
-from pathlib import Path
 
 import numpy as np
 import oracle
@@ -17,7 +16,6 @@ import pytest
 from caffe_worker import run_in
 from l1_nets import LOSS_WEIGHT
 from random_cases import Case, random_case
-from route_caffes import caffes
 
 SECONDS = 40  # for each route
 NETS = 100  # for a process
@@ -26,8 +24,8 @@ SMALLEST = 1.5e-45  # what a denormal float is rounded by
 
 
 @pytest.mark.parametrize("route", ["python", "plugin", "native"])
-def test_random_nets_compute_what_the_oracle_says(route, work: Path, native_caffe: Path):
-    caffe = caffes(work, native_caffe)[route]
+def test_random_nets_compute_what_the_oracle_says(route, caffes):
+    caffe = caffes[route]
     seed = random.SystemRandom().randrange(2**32)
     nets = 0
     end = time.monotonic() + SECONDS * float(os.environ.get("CAFFE_L1_FUZZ", "1"))

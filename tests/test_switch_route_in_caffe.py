@@ -12,7 +12,6 @@ import pytest
 from caffe_l1.route.layer import ROUTES
 from caffe_l1.route.switch import switch
 from environment import seeing
-from route_caffes import caffes
 
 REPO = Path(__file__).resolve().parent.parent
 FILES = {path.stem: path.read_bytes() for path in sorted((REPO / "prototxt").glob("*.prototxt"))
@@ -81,10 +80,10 @@ with open(sys.argv[1], "wb") as file:
 
 
 @pytest.fixture(scope="module")
-def results(work, native_caffe, tmp_path_factory) -> dict:
+def results(caffes, tmp_path_factory) -> dict:
     """Every net's loss and gradients, by route."""
     found = {}
-    for route, caffe in caffes(work, native_caffe).items():
+    for route, caffe in caffes.items():
         folder = tmp_path_factory.mktemp(route)
         paths = {}
         for number, (name, net) in enumerate(NETS.items()):

@@ -14,11 +14,10 @@ import pytest
 from caffe_l1 import VERSION
 from caffe_l1.common import packages
 from caffe_l1.common.errors import Refused
-from caffe_l1.doctor import ask
 from caffe_l1.doctor.finding import LACKS, OK, Finding, judge
 from caffe_l1.plugin import installed
 from environment import seeing
-from patch_support import edit, kit_process, make_checkout, make_small_checkout
+from patch_support import edit, kit_process, make_checkout
 
 REPO = Path(__file__).resolve().parent.parent
 DOCTOR = [sys.executable, str(REPO / "scripts" / "doctor.py")]
@@ -127,16 +126,21 @@ def test_no_route_at_all_is_exit_code_1(tmp_path):
 def test_the_empty_package_that_pip_install_caffe_brings(tmp_path):
     said = doctor(path=write_module(tmp_path, ""))
     line = said.lines["pycaffe"]
-    assert line.state == "lacks" and f"the caffe in {tmp_path}/caffe is not Caffe" in line.text
-    assert "; fix: pip uninstall caffe, then " in line.text
+    assert line.state == "lacks" and f"{tmp_path}/caffe for caffe, which is not Caffe" in line.text
+    assert "; fix: remove it (pip uninstall caffe, if pip brought it), then " in line.text
     assert said.routes["python"] == "lacks pycaffe" and "Python layer" not in said.lines
 
 
 def test_a_folder_named_caffe_without_a_module(tmp_path):
+    """For a Python without a Caffe among its packages, which would go before the folder."""
     (tmp_path / "caffe").mkdir()
-    done = subprocess.run([sys.executable, "-S", "-c", ask.PYCAFFE + "\nprint(answer['folders'])"],
-                          capture_output=True, text=True, env={"PYTHONPATH": str(tmp_path)})
-    assert done.stdout == f"['{tmp_path}/caffe']\n"
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
+    python.chmod(0o755)
+    said = doctor("--python", python, path=str(tmp_path))
+    line = said.lines["pycaffe"]
+    assert line.state == "lacks" and f"{tmp_path}/caffe for caffe, which is not Caffe" in line.text
+    assert said.routes["python"] == "lacks pycaffe"
 
 
 def test_a_caffe_without_python_layers(tmp_path):
@@ -178,7 +182,7 @@ def test_a_protoc_that_the_protobuf_package_cannot_read(tmp_path):
     said = doctor(PATH=wrapped_protoc(tmp_path, f"find $out -name '*_pb2.py' "
                                          f"-exec sed -i '$a {line}' '{{}}' +"))
     protobuf = said.lines["protobuf"]
-    assert protobuf.state == "note" and "does not fit libprotoc" in protobuf.text
+    assert protobuf.state == "note" and "has no protobuf package that fits protoc" in protobuf.text
     assert "builder_of_tomorrow" in protobuf.text
     assert all(text.startswith("works") for text in said.routes.values())
 
@@ -187,8 +191,7 @@ def test_a_pair_of_protoc_and_protobuf_that_only_a_pycaffe_needs_does_not_end_th
     tmp_path, caffe_source
 ):
     """With that pair apply writes the layer, and everything but a pycaffe is built."""
-    tree = tmp_path / "caffe"
-    make_small_checkout(tree)
+    tree = make_checkout(tmp_path / "caffe")
     path = wrapped_protoc(tmp_path, "find $out -name '*_pb2.py' -exec sed -i '$a raise OSError' "
                                     "'{}' +")
     assert doctor(tree, PATH=path).routes["native"].startswith("works: ")
@@ -222,7 +225,7 @@ def test_a_caffe_that_runs_on_another_protobuf(tmp_path):
     (tmp_path / "lib").mkdir()
     (tmp_path / "lib" / "libcaffe.so").write_bytes(library.replace(ours, b"libprotobuf.so.99"))
     said = doctor(CAFFE_ROOT=str(tmp_path))
-    assert "it runs on libprotobuf.so.99, but g++ links" in said.lines["libcaffe"].text
+    assert "it uses libprotobuf.so.99, but g++ links" in said.lines["libcaffe"].text
     assert said.routes["plugin"] == "lacks libcaffe"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import sys
 
 from .errors import Refused
 
@@ -25,9 +26,6 @@ PACKAGES = [
     (r"numpy/", "python3-numpy", "and PYTHON_INCLUDE in Makefile.config"),
     (r"cuda|nvcc|cublas|curand", "nvidia-cuda-toolkit", "or CPU_ONLY := 1"),
     (r"\bprotoc: (?:command )?not found", "protobuf-compiler", ""),
-    (r"\bg\+\+: (?:command )?not found", "g++", ""),
-    (r"\bcmake: (?:command )?not found", "cmake", ""),
-    (r"\bmake: (?:command )?not found", "make", ""),
     (r"\b(?:ldd|nm|readelf): (?:command )?not found", "binutils libc-bin", ""),
 ]
 
@@ -36,7 +34,8 @@ def install(*packages: str) -> str:
     return f"sudo apt-get install {' '.join(packages)}"
 
 
-PROTOBUF = f"{install('python3-protobuf')}, or pip install protobuf"
+def install_protobuf(python: str = sys.executable) -> str:
+    return f"{install('python3-protobuf')}, or {python} -m pip install protobuf"
 
 
 def packages_for(missing: str) -> tuple[str, str]:
@@ -46,7 +45,8 @@ def packages_for(missing: str) -> tuple[str, str]:
 
 
 def not_on_path(program: str) -> Refused:
-    return Refused(f"{program} is not on PATH", install(packages_for(f"{program}: not found")[0]))
+    packages, _ = packages_for(f"{program}: not found")
+    return Refused(f"{program} is not on PATH", install(packages or program))
 
 
 def need(*programs: str) -> None:

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 
-from .finding import Finding, Route, judge
+from .finding import judge
 from .look import look
 
 EPILOG = "exit codes: 0 at least one route works, 1 none does, 2 wrong usage"
@@ -25,13 +25,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     findings = look(options.python, options.root)
     routes = judge(findings)
-    print(report(findings, routes, options.json))
+    if options.json:
+        print(json.dumps({"findings": [finding._asdict() for finding in findings],
+                          "routes": [route._asdict() for route in routes]}, indent=1))
+    else:
+        print(*(finding.line() for finding in findings), "",
+              *(f"{route.name}: {route.text}" for route in routes), sep="\n")
     return 0 if any(route.works for route in routes) else 1
-
-
-def report(findings: list[Finding], routes: list[Route], as_json: bool) -> str:
-    if as_json:
-        return json.dumps({"findings": [finding._asdict() for finding in findings],
-                           "routes": [route._asdict() for route in routes]}, indent=1)
-    return "\n".join([*(finding.line() for finding in findings), "",
-                      *(route.line() for route in routes)])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Iterable, NamedTuple
+from typing import Callable, Iterable, NamedTuple
+
+from ..common.errors import KitError
 
 OK, LACKS, NOTE = "ok", "lacks", "note"
 # What each route needs; a route works if none of these is lacking.
@@ -17,8 +19,6 @@ WORKS = {
     "native": "works: apply puts it into the checkout, runtest builds it",
     "plugin": "works: build-plugin makes it",
 }
-# With one of its own in the Caffe that is installed, nothing has to be built.
-OWN_L1_LOSS = "L1Loss"
 
 
 class Finding(NamedTuple):
@@ -38,21 +38,29 @@ class Route(NamedTuple):
     lacks: list[str]
     text: str
 
-    def line(self) -> str:
-        return f"{self.name}: {self.text}"
+
+def finding(name: str, tell: Callable[..., str], *arguments: object, **options: str) -> Finding:
+    """What the function tells is fine; what it raises is lacking."""
+    try:
+        return Finding(name, OK, tell(*arguments, **options))
+    except KitError as error:
+        return lacking(name, error)
+
+
+def lacking(name: str, error: KitError) -> Finding:
+    text = str(KitError(error.problem, file=error.file, line=error.line))
+    return Finding(name, LACKS, text, error.fix)
 
 
 def judge(findings: Iterable[Finding]) -> list[Route]:
-    """The routes, from what was found; what nobody could look at counts as lacking nothing."""
+    """The routes; what nobody could look at counts as there."""
     states = {finding.name: finding.state for finding in findings}
     return [judge_one(name, needs, states) for name, needs in ROUTES.items()]
 
 
 def judge_one(name: str, needs: tuple[str, ...], states: dict[str, str]) -> Route:
+    if states.get("L1Loss") == OK and name != "python":
+        works, word = (True, "works") if name == "native" else (False, "not needed")
+        return Route(name, works, [], f"{word}: this Caffe has an L1Loss already")
     lacks = [need for need in needs if states.get(need) == LACKS]
-    if states.get(OWN_L1_LOSS) == OK:
-        if name == "native":
-            return Route(name, True, [], "works: this Caffe has an L1Loss already")
-        if name == "plugin":
-            return Route(name, False, [], "not needed: this Caffe has an L1Loss already")
     return Route(name, not lacks, lacks, f"lacks {', '.join(lacks)}" if lacks else WORKS[name])

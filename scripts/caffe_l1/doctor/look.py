@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
+import shlex
 import shutil
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -11,150 +12,129 @@ from typing import Iterator
 
 from .. import HOME, VERSION
 from ..common.errors import KitError, Refused
-from ..common.machine import find_cuda, has_header, hdf5_includes
-from ..common.packages import PROTOBUF, install, not_on_path, packages_for
-from ..common.tree import open_tree
+from ..common.machine import compiler, has_header, hdf5_includes
+from ..common.packages import install, install_protobuf, need, packages_for
+from ..common.tree import PROTO, CaffeTree, open_tree
 from ..patch.protoc import need_protobuf
 from ..plugin import build, installed
-from . import ask
-from .finding import LACKS, NOTE, OK, Finding
-from .sources import lacking, sources
+from ..plugin.ask import ask
+from ..runtest.build import CONFIG, ask_make
+from ..runtest.diagnose import diagnose
+from .finding import LACKS, NOTE, OK, Finding, finding, lacking
 
-PYTHON_LAYER = HOME / "python_layer"
 # What Caffe's own sources include, whichever of its switches are off.
 HEADERS = ("boost/shared_ptr.hpp", "glog/logging.h", "gflags/gflags.h",
            "google/protobuf/message.h", "hdf5.h")
+# The sources that newer libraries break: Caffe's use of protobuf, and its include of the BLAS.
+TRIED = {
+    "Caffe's sources": "src/caffe/util/io.cpp",
+    "BLAS": "include/caffe/util/mkl_alternate.hpp",
+}
 NO_PYCAFFE = (f"put the python folder of a built Caffe on PYTHONPATH, {install('python3-caffe')} "
               "on Debian 11, or name the Python that has it with --python")
+# Questions to a Python, which may be 2.7.
+PYTHON = "import sys; answer = sys.executable, '.'.join(map(str, sys.version_info[:3]))"
+PYCAFFE = """
+import caffe
+answer = {
+    'place': (list(getattr(caffe, '__path__', [])) or [caffe.__file__])[0],
+    'version': getattr(caffe, '__version__', ''),
+    'real': hasattr(caffe, 'Net'),
+    'types': list(caffe.layer_type_list()) if hasattr(caffe, 'layer_type_list') else None,
+}
+"""
+LAYER = "import os, l1_loss_layer; answer = os.path.abspath(l1_loss_layer.__file__)"
+PROTOBUF = "import google.protobuf, l1_loss_parameter_pb2; answer = google.protobuf.__version__"
 
 
 def look(python: str, root: str | None) -> list[Finding]:
     """All there is to say about this machine and that Python."""
-    return [*kit(), *pycaffe(python), *tools(), *protobuf(python), *library(python),
+    return [finding("kit", kit), *pycaffe(python), *tools(), *protobuf(python), *library(python),
             *checkout(root)]
 
 
-def kit() -> Iterator[Finding]:
-    where = f"{VERSION} in {HOME}, run by {sys.executable}"
-    try:
-        need_protobuf()
-    except Refused as refused:
-        yield Finding("kit", LACKS, f"{where}: {refused.problem}", refused.fix)
-        return
+def kit() -> str:
+    need_protobuf()
     import google.protobuf
-    yield Finding("kit", OK, f"{where}, protobuf {google.protobuf.__version__}")
+    return (f"{VERSION} in {HOME}, run by {sys.executable}, "
+            f"protobuf {google.protobuf.__version__}")
 
 
 # ---- Python ------------------------------------------------------------------
 
 def pycaffe(python: str) -> Iterator[Finding]:
-    version = ask.ask(python, ask.VERSION)
-    if version.problem:
-        yield Finding("pycaffe", LACKS, version.problem, "name another Python with --python")
+    name = python
+    try:
+        name = "{} (Python {})".format(*ask(python, PYTHON))
+        caffe = ask(python, PYCAFFE)
+    except Refused as refused:
+        yield lacking("pycaffe", Refused(refused.problem, refused.fix or NO_PYCAFFE, name))
         return
-    answer = ask.ask(python, ask.PYCAFFE)
-    found = is_pycaffe(answer, "{} (Python {})".format(*version.value))
-    yield found
-    if found.state == LACKS:
+    if not caffe["real"]:
+        yield Finding("pycaffe", LACKS, f"{name} takes {caffe['place']} for caffe, which is not "
+                      "Caffe: pip install caffe brings an empty package",
+                      f"remove it (pip uninstall caffe, if pip brought it), then {NO_PYCAFFE}")
         return
-    types = answer.value["types"]
-    if types is None or "Python" in types:
-        yield Finding("Python layer", OK, "compiled in" if types else "taken for granted, so old a "
-                      "Caffe does not tell")
+    yield Finding("pycaffe", OK, f"{caffe['version']} in {caffe['place']}, for {name}")
+    yield finding("Python layer", python_layer, caffe["types"])
+    if "L1Loss" in (caffe["types"] or []):
+        yield Finding("L1Loss", OK, "this Caffe has the layer type")
     else:
-        yield Finding("Python layer", LACKS, "this Caffe was built without it",
-                      "set WITH_PYTHON_LAYER := 1 in Makefile.config and rebuild, or use the "
-                      "plugin")
-    yield own_l1_loss(types or [])
-    yield layer_module(python)
+        yield Finding("L1Loss", NOTE, "not a layer type of this Caffe, until it is patched or "
+                                      "loads the plugin")
+    yield finding("l1_loss_layer", ask, python, LAYER,
+                  fix=f"export PYTHONPATH={HOME / 'python_layer'}:$PYTHONPATH")
 
 
-def is_pycaffe(answer: ask.Answer, python: str) -> Finding:
-    if answer.problem:
-        return Finding("pycaffe", LACKS, f"{python} cannot import caffe: {answer.problem}",
-                       NO_PYCAFFE)
-    value = answer.value
-    if value["real"]:
-        return Finding("pycaffe", OK, f"{value['version']} in {os.path.dirname(value['file'])}, "
-                                      f"for {python}")
-    if value["file"]:
-        return Finding("pycaffe", LACKS, f"the caffe in {os.path.dirname(value['file'])} is not "
-                       "Caffe: pip install caffe brings this empty package",
-                       f"pip uninstall caffe, then {NO_PYCAFFE}")
-    return Finding("pycaffe", LACKS, f"{python} takes the folder {value['folders'][0]} for caffe, "
-                   "which is no module", NO_PYCAFFE)
-
-
-def own_l1_loss(types: list[str]) -> Finding:
-    if "L1Loss" in types:
-        return Finding("L1Loss", OK, "this Caffe has the layer type")
-    return Finding("L1Loss", NOTE, "not a layer type of this Caffe, until it is patched or loads "
-                                   "the plugin")
-
-
-def layer_module(python: str) -> Finding:
-    answer = ask.ask(python, ask.LAYER)
-    if not answer.problem:
-        return Finding("l1_loss_layer", OK, os.path.abspath(answer.value))
-    return Finding("l1_loss_layer", LACKS, f"cannot be imported: {answer.problem}",
-                   f"export PYTHONPATH={PYTHON_LAYER}:$PYTHONPATH")
+def python_layer(types: list[str] | None) -> str:
+    if types and "Python" not in types:
+        raise Refused("this Caffe was built without it", "set WITH_PYTHON_LAYER := 1 in "
+                      "Makefile.config and rebuild, or use the plugin")
+    return "compiled in" if types else "assumed: this Caffe is too old to list its layers"
 
 
 # ---- What builds -------------------------------------------------------------
 
 def tools() -> Iterator[Finding]:
-    yield tool("compiler", "g++", "-dumpfullversion", "-dumpversion")
-    yield tool("make", "make", "--version")
-    yield tool("protoc", "protoc", "--version")
-    if not shutil.which("g++"):
-        return
+    yield finding("compiler", tool, "g++", "-dumpfullversion", "-dumpversion")
+    yield finding("make", tool, "make", "--version")
+    yield finding("protoc", tool, "protoc", "--version")
+    if shutil.which("g++"):
+        yield finding("libraries", libraries)
+
+
+def tool(program: str, *version: str) -> str:
+    need(program)
+    first = installed.output([program, *version]).split("\n")[0]
+    return f"{shutil.which(program)}, {first}"
+
+
+def libraries() -> str:
     missing = [header for header in HEADERS if not any(
         has_header(header, folder) for folder in (hdf5_includes() if "hdf5" in header else [""]))]
     if missing:
-        yield Finding("libraries", LACKS, f"to build Caffe, {', '.join(missing)} missing",
+        raise Refused(f"headers that Caffe is built with are missing: {', '.join(missing)}",
                       install(*(packages_for(header)[0] for header in missing)))
-    else:
-        yield Finding("libraries", OK, "the headers that Caffe is built with")
-
-
-def tool(name: str, program: str, *version: str) -> Finding:
-    path = shutil.which(program)
-    if not path:
-        return lacking(name, not_on_path(program))
-    told = installed.output([program, *version]).split("\n")[0]
-    return Finding(name, OK, f"{path}, {told}")
+    return "the headers that Caffe is built with"
 
 
 def protobuf(python: str) -> Iterator[Finding]:
-    """Whether that Python can read what protoc writes, by having it do so.
-
-    Only a pycaffe that is built needs this: the patch script has its own Python read descriptors
-    that protoc makes, and of these all versions can read all.
-    """
-    answer = ask.ask(python, ask.PROTOBUF)
-    if answer.problem:
-        yield Finding("protobuf", NOTE, f"{python} has no protobuf package, without which no "
-                      f"pycaffe can be imported: {answer.problem}",
-                      PROTOBUF)
-        return
+    """Whether that Python can read what protoc writes, which only a pycaffe to be built needs."""
     if not shutil.which("protoc"):
-        yield Finding("protobuf", OK, f"{answer.value} for {python}; there is no protoc to fit it")
         return
     with tempfile.TemporaryDirectory(prefix="l1-loss-doctor-") as scratch:
         try:
-            build.protoc(f"-I{build.MESSAGE.parent}", f"--python_out={scratch}",
-                         build.MESSAGE.name)
+            build.protoc(f"-I{build.MESSAGE.parent}", f"--python_out={scratch}", build.MESSAGE.name)
         except Refused as refused:
             yield lacking("protoc", refused)
             return
-        read = ask.ask(python, "import l1_loss_parameter_pb2; answer = True", scratch)
-    if read.problem:
-        yield Finding("protobuf", NOTE, f"{answer.value} for {python} does not fit "
-                      f"{build.protoc_version()}, and a pycaffe that is built with both cannot be "
-                      f"imported: {read.problem}",
-                      "install the protobuf package of protoc's version")
+        fits = finding("protobuf", ask, python, PROTOBUF, scratch,
+                       fix=f"{install_protobuf(python)}, in the version of protoc")
+    if fits.state == OK:
+        yield fits._replace(text=f"{fits.text} for {python}, reads what protoc writes")
     else:
-        yield Finding("protobuf", OK, f"{answer.value} for {python}, reads what protoc writes")
+        yield fits._replace(state=NOTE, text=f"{python} has no protobuf package that fits protoc, "
+                            f"so it cannot import a pycaffe built with both: {fits.text}")
 
 
 # ---- Caffe, installed and as source ------------------------------------------
@@ -163,50 +143,37 @@ def library(python: str) -> Iterator[Finding]:
     try:
         caffe = installed.find(python)
     except KitError as error:
-        named = "Caffe's headers" if "headers" in error.problem else "libcaffe"
-        yield lacking(named, error)
+        yield lacking("Caffe's headers" if "headers" in error.problem else "libcaffe", error)
         return
-    yield shared_library(caffe)
-    if build.has_l1_loss(caffe):
+    yield finding("libcaffe", shared_library, caffe)
+    if caffe.has_l1_loss:
         yield Finding("L1Loss", OK, f"in {caffe.library}")
-    yield cuda(caffe)
-    yield headers(caffe)
+    yield finding("CUDA", cuda, caffe)
+    if can_compile():
+        yield finding("Caffe's headers", headers, caffe)
 
 
-def shared_library(caffe: installed.Caffe) -> Finding:
-    device = "CPU only" if caffe.cpu_only else "with CUDA"
-    try:
-        if shutil.which("g++"):
-            build.need_same_libraries(caffe)
-    except Refused as refused:
-        return lacking("libcaffe", refused)
-    return Finding("libcaffe", OK, f"{caffe.library} ({device})")
+def can_compile() -> bool:
+    """Where not, the findings about the tools say it."""
+    return bool(shutil.which("g++") and shutil.which("protoc"))
 
 
-def cuda(caffe: installed.Caffe) -> Finding:
-    home = find_cuda()
-    if caffe.cpu_only:
-        return Finding("CUDA", OK, "not needed, this Caffe is CPU only")
-    if home:
-        return Finding("CUDA", OK, f"nvcc in {home}")
-    return Finding("CUDA", LACKS, "this Caffe has CUDA, but nvcc is not on PATH",
-                   "put the bin folder of the CUDA toolkit on PATH")
+def shared_library(caffe: installed.Caffe) -> str:
+    if shutil.which("g++"):
+        build.need_same_libraries(caffe)
+    return str(caffe)
 
 
-def headers(caffe: installed.Caffe) -> Finding:
+def cuda(caffe: installed.Caffe) -> str:
+    return "not needed, this Caffe is CPU only" if caffe.cpu_only else f"in {build.cuda_home()}"
+
+
+def headers(caffe: installed.Caffe) -> str:
     """What the plugin is compiled with, preprocessed as for the plugin."""
-    try:
-        build.need_tools()
-    except Refused:
-        return Finding("Caffe's headers", NOTE,
-                       f"{caffe.include}, not tried without g++ and protoc")
     with tempfile.TemporaryDirectory(prefix="l1-loss-doctor-") as scratch:
-        try:
-            build.generate_messages(caffe, Path(scratch))
-            build.need_headers(caffe, Path(scratch))
-        except Refused as refused:
-            return lacking("Caffe's headers", refused)
-    return Finding("Caffe's headers", OK, f"{caffe.include}, fit this compiler and protoc")
+        build.generate_messages(caffe, Path(scratch))
+        build.need_headers(caffe, Path(scratch))
+    return f"{caffe.include}, fit this compiler and protoc"
 
 
 def checkout(root: str | None) -> Iterator[Finding]:
@@ -218,6 +185,42 @@ def checkout(root: str | None) -> Iterator[Finding]:
         tree = open_tree(root)
     except KitError as error:
         yield lacking("checkout", error)
-    else:
-        yield Finding("checkout", OK, root)
+        return
+    yield Finding("checkout", OK, root)
+    if can_compile():
         yield from sources(tree)
+
+
+def sources(tree: CaffeTree) -> Iterator[Finding]:
+    """Whether this machine compiles a checkout, with its caffe.pb.h made as the build makes it."""
+    with tempfile.TemporaryDirectory(prefix="l1-loss-doctor-") as scratch:
+        folder = Path(scratch, "caffe", "proto")
+        folder.mkdir(parents=True)
+        proto = tree.path(PROTO)
+        try:
+            build.protoc(f"-I{proto.parent}", f"--cpp_out={folder}", proto.name)
+            flags = [f"-I{scratch}", *compiler_flags(tree)]
+        except KitError as error:
+            yield lacking("Caffe's sources", error)
+            return
+        for name, file in TRIED.items():
+            if tree.path(file).is_file():
+                yield finding(name, try_source, tree, file, flags)
+
+
+def compiler_flags(tree: CaffeTree) -> list[str]:
+    """Those of the checkout's own Makefile.config, else what a CPU-only build needs."""
+    if tree.path(CONFIG).is_file() and tree.path("Makefile").is_file():
+        return shlex.split(ask_make(tree.root, "$(COMMON_FLAGS)"))
+    return ["-DCPU_ONLY", "-Iinclude", *(f"-I{folder}" for folder in hdf5_includes() if folder)]
+
+
+def try_source(tree: CaffeTree, file: str, flags: list[str]) -> str:
+    # The header of the BLAS calls glog's macros without including it.
+    command = [*compiler(), "-fsyntax-only", "-w", "-include", "glog/logging.h", *flags,
+               "-x", "c++", file]
+    done = subprocess.run(command, cwd=str(tree.root), stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if done.returncode:
+        raise diagnose(done.stdout.decode("utf-8", "replace"), "", file)
+    return f"{file} compiles"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..common.errors import Refused
-from ..common.packages import PROTOBUF, install, not_on_path, packages_for
+from ..common.packages import install, install_protobuf, not_on_path, packages_for
 from ..common.tree import PROTO
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def need_protobuf() -> None:
     except ModuleNotFoundError as error:
         if not str(error.name).startswith("google"):
             raise broken(error) from None
-        raise Refused("Python's protobuf package is missing", PROTOBUF) from None
+        raise Refused("Python's protobuf package is missing", install_protobuf()) from None
     except Exception as error:
         raise broken(error) from None
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import stat
 import subprocess
 import tempfile
@@ -14,10 +13,10 @@ from pathlib import Path
 
 from .. import HOME
 from ..common.errors import BuildFailed, Refused
-from ..common.machine import cuda_architectures
+from ..common.machine import cuda_architectures, find_cuda
 from ..common.packages import install, need, packages_for
-from .descriptor import descriptor_set, file_name
-from .installed import LIBRARY_FOLDERS, Caffe, output, symbols
+from .descriptor import descriptor_in, descriptor_set
+from .installed import LIBRARY_FOLDERS, Caffe, completed, output, symbols
 
 PATCH = HOME / "caffe_patch"
 OWN = Path(__file__).resolve().parent  # what is in no patched tree
@@ -30,7 +29,6 @@ NEW_STRINGS = "__cxx11"
 # The registry of layers, by the name that g++ gives it; clang's goes on with B5cxx11.
 REGISTRY = re.compile(r"_ZZN5caffe13LayerRegistryIfE8Registry\w*g_registry_$", re.MULTILINE)
 LIBRARIES = ["-lprotobuf", "-lglog", "-lboost_system", "-ldl"]
-NVCC = "/usr/local/cuda/bin/nvcc"  # where it is not on PATH
 # A patched Caffe, or a plugin for another, may end up in one process with the plugin: no name of
 # ours may be theirs too, and protobuf aborts where two messages or their files share one.
 PACKAGE = "l1_loss_plugin"
@@ -50,8 +48,10 @@ def package(caffe: Caffe) -> str:
 
 def build(caffe: Caffe, output_file: Path, openmp: bool = True) -> None:
     """Write the plugin, all of it or nothing."""
-    need_tools()
-    need_no_l1_loss(caffe)
+    need("g++", "protoc")
+    if caffe.has_l1_loss:
+        raise Refused("this Caffe has an L1Loss layer already, and needs no plugin",
+                      'write type: "L1Loss" and l1_loss_param', str(caffe.library))
     need_same_libraries(caffe)
     need_place(output_file)
     with tempfile.TemporaryDirectory(prefix="l1-loss-plugin-") as scratch:
@@ -64,7 +64,6 @@ def build(caffe: Caffe, output_file: Path, openmp: bool = True) -> None:
 
 def build_beside(caffe: Caffe, sources: list[Path], output_file: Path) -> None:
     """Write a shared library of other sources, compiled just as the plugin is."""
-    need_tools()
     with tempfile.TemporaryDirectory(prefix="l1-loss-plugin-") as scratch:
         generate_messages(caffe, Path(scratch))
         link(caffe, [*compiler_flags(caffe, Path(scratch)), *map(str, sources)], output_file)
@@ -80,47 +79,26 @@ def need_place(output_file: Path) -> None:
                       str(output_file))
 
 
-def need_tools() -> None:
-    need("g++", "protoc")
-
-
-def has_l1_loss(caffe: Caffe) -> bool:
-    return "L1LossLayer" in symbols(caffe.library)
-
-
-def need_no_l1_loss(caffe: Caffe) -> None:
-    if has_l1_loss(caffe):
-        raise Refused("this Caffe has an L1Loss layer already, and needs no plugin",
-                      'write type: "L1Loss" and l1_loss_param', str(caffe.library))
-
-
 def need_same_libraries(caffe: Caffe) -> None:
-    """What the compiler would not mind and the process would die of."""
-    if NEW_STRINGS not in symbols(caffe.library):
-        raise Refused("it was compiled with the C++ library's old strings, which this compiler's "
-                      "plugin could not exchange with it", "use the compiler that built it",
-                      str(caffe.library))
-    if not REGISTRY.search(symbols(caffe.library)):
-        raise Refused("its registry of layers has another name than g++ gives it, as where clang "
-                      "compiled it, and a plugin would not reach it", "use a Caffe that g++ built",
-                      str(caffe.library))
-    theirs, ours = protobuf_of(caffe.library), protobuf_of_compiler()
+    """What the compiler does not notice and the process dies of."""
+    library, exported = str(caffe.library), symbols(caffe.library)
+    if NEW_STRINGS not in exported:
+        raise Refused("it was compiled with the old strings of the C++ library, and a plugin of "
+                      "this compiler has the new ones", "use the compiler that built it", library)
+    if not REGISTRY.search(exported):
+        raise Refused("its registry of layers does not have the name that g++ gives it, so a "
+                      "plugin cannot reach it", "use a Caffe that g++ built, not clang", library)
+    theirs = protobuf_in(library, "NEEDED")
+    ours = protobuf_in(output(["g++", "-print-file-name=libprotobuf.so"]).strip(), "SONAME")
     if theirs and ours and theirs != ours:
-        raise Refused(f"it runs on {theirs}, but g++ links {ours}, and two of them in one process "
-                      "crash it", "install the libprotobuf-dev that Caffe was built with",
-                      str(caffe.library))
+        raise Refused(f"it uses {theirs}, but g++ links {ours}, and a process with both crashes",
+                      "install the libprotobuf-dev that Caffe was built with", library)
 
 
-def protobuf_of(library: Path) -> str:
-    """The protobuf that it is linked to, as libprotobuf.so.23; nothing where that is static."""
-    found = re.search(r"\(NEEDED\).*\[(libprotobuf\.so[.\d]*)\]",
-                      output(["readelf", "-d", str(library)]))
-    return found.group(1) if found else ""
-
-
-def protobuf_of_compiler() -> str:
-    file = output(["g++", "-print-file-name=libprotobuf.so"]).strip()
-    found = re.search(r"\(SONAME\).*\[(\S+)\]", output(["readelf", "-d", file]))
+def protobuf_in(library: str, entry: str) -> str:
+    """The protobuf that it is linked to or is, as libprotobuf.so.23; empty if that is static."""
+    found = re.search(rf"\({entry}\).*\[(libprotobuf\.so[.\d]*)\]",
+                      output(["readelf", "-d", library]))
     return found.group(1) if found else ""
 
 
@@ -128,22 +106,15 @@ def generate_messages(caffe: Caffe, scratch: Path) -> None:
     """caffe.pb.h and l1_loss_parameter.pb.*, by the protoc that fits the installed protobuf.
 
     The caffe.pb.h of a package may be older than the protobuf beside it, so it is made anew from
-    what the library itself carries, or from the checkout's caffe.proto.
+    what the library itself carries.
     """
-    folder = scratch / "caffe" / "proto"
-    folder.mkdir(parents=True)
-    source = caffe.include.parent / "src" / "caffe" / "proto"
-    if caffe.descriptor is not None:
-        file = scratch / "caffe.descriptors"
-        file.write_bytes(descriptor_set(caffe.descriptor))
-        name = file_name(caffe.descriptor)
-        protoc(f"--descriptor_set_in={file}", f"--cpp_out={scratch}", name)
-        (scratch / name).with_suffix(".pb.h").replace(folder / "caffe.pb.h")
-    elif (source / "caffe.proto").exists():
-        protoc(f"-I{source}", f"--cpp_out={folder}", "caffe.proto")
-    elif not (caffe.include / "caffe" / "proto" / "caffe.pb.h").exists():
-        raise Refused("caffe.pb.h is missing and there is no caffe.proto to make it from",
-                      "set CAFFE_ROOT to the checkout that it was built from", str(caffe.include))
+    name, descriptor = descriptor_in(caffe.library)
+    header = scratch / "caffe" / "proto" / "caffe.pb.h"
+    header.parent.mkdir(parents=True)
+    file = scratch / "caffe.descriptors"
+    file.write_bytes(descriptor_set(descriptor))
+    protoc(f"--descriptor_set_in={file}", f"--cpp_out={scratch}", name)
+    (scratch / name).with_suffix(".pb.h").replace(header)
     own = scratch / package(caffe)
     own.mkdir()
     before, after = MESSAGE.read_text("utf-8").split("package caffe;")
@@ -155,30 +126,25 @@ def need_headers(caffe: Caffe, scratch: Path) -> None:
     """Preprocessing shows what is missing; protoc's output says itself which headers it fits."""
     command = ["g++", "-std=c++11", "-E", "-o", os.devnull, *compiler_flags(caffe, scratch),
                '-DL1_LOSS_PLUGIN=""', str(LAYER)]
-    errors = error_lines(subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                        text=True, errors="replace"))
+    errors = error_lines(completed(command))
     unfit = [line for line in errors if "#error" in line]
     if unfit:
         age = "new" if "newer version of protoc" in unfit[0] else "old"
-        raise Refused(f"{protoc_version()} is too {age} for the headers of protobuf",
-                      "put the protoc first on PATH that came with libprotobuf-dev")
+        version = output(["protoc", "--version"]).strip()
+        raise Refused(f"{version} is too {age} for the headers of protobuf",
+                      "put the protoc that came with libprotobuf-dev first on PATH")
     if errors:
-        packages, _ = packages_for(errors[0])
+        packages, _ = packages_for(errors[0].rpartition("error: ")[2])
         raise Refused(f"a header is missing: {errors[0]}",
                       install(packages) if packages else "install the package that holds it")
 
 
-def protoc_version() -> str:
-    return output(["protoc", "--version"]).strip()
-
-
 def protoc(*arguments: str) -> None:
-    done = subprocess.run(["protoc", *arguments], stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, text=True, errors="replace")
+    done = completed(["protoc", *arguments])
     if done.returncode != 0:
         first = (done.stdout.strip() or "no message").splitlines()[0]
-        raise Refused(f"protoc failed: {first}", "put the protoc that came with this Caffe's "
-                      "protobuf first on PATH")
+        raise Refused(f"protoc failed: {first}",
+                      "put the protoc that came with this Caffe's protobuf first on PATH")
 
 
 def compile_layer(caffe: Caffe, scratch: Path, staged: Path, openmp: bool) -> None:
@@ -207,50 +173,41 @@ def compiler_flags(caffe: Caffe, scratch: Path) -> list[str]:
     """-O2, as Caffe's Makefile has it."""
     own = package(caffe)
     includes = [scratch, scratch / own, OWN, PATCH / "include", caffe.include]
-    device = ["-DCPU_ONLY"] if caffe.cpu_only else [f"-I{cuda_home() / 'include'}"]
-    return ["-O2", "-fPIC", f"-D{PACKAGE}={own}", *device,
-            *(f"-I{folder}" for folder in includes)]
+    device = "-DCPU_ONLY" if caffe.cpu_only else f"-I{cuda_home()}/include"
+    return ["-O2", "-fPIC", f"-D{PACKAGE}={own}", device, *(f"-I{folder}" for folder in includes)]
 
 
 def link(caffe: Caffe, arguments: list[str], output_file: Path) -> None:
-    run(["g++", "-std=c++11", "-shared", "-Wl,-z,defs", *arguments, "-o", str(output_file),
-         str(caffe.library), *search_path(caffe.library), *cuda_libraries(caffe), *LIBRARIES])
+    """The folder of Caffe is recorded in the plugin where the loader would not look by itself.
 
-
-def search_path(library: Path) -> list[str]:
-    """A Caffe that the loader does not find by itself is recorded in the plugin.
-
-    A preloaded plugin is loaded into every program of that command, those without Caffe too.
-    LD_LIBRARY_PATH goes before what is recorded, as everywhere.
+    LD_PRELOAD loads the plugin into every program of a command, those without Caffe too.
     """
-    if any(fnmatch(str(library.parent), known) for known in LIBRARY_FOLDERS):
-        return []
-    return ["-Wl,--enable-new-dtags", "-Xlinker", "-rpath", "-Xlinker", str(library.parent)]
+    folder = str(caffe.library.parent)
+    path = [] if any(fnmatch(folder, known) for known in LIBRARY_FOLDERS) else [
+        "-Wl,--enable-new-dtags", "-Xlinker", "-rpath", "-Xlinker", folder]
+    cuda = [] if caffe.cpu_only else [f"-L{cuda_home()}/lib64", "-lcudart"]
+    run(["g++", "-std=c++11", "-shared", "-Wl,-z,defs", *arguments, "-o", str(output_file),
+         str(caffe.library), *path, *cuda, *LIBRARIES])
 
 
 def nvcc_command(flags: list[str], staged: Path) -> list[str]:
-    """For the GPUs of this machine, or what nvcc takes by default where it sees none."""
+    """For the GPUs of this machine, or for nvcc's default where there are none."""
     device = [f"-gencode=arch=compute_{n},code=sm_{n}" for n in cuda_architectures()]
     host = ["-Xcompiler=-fPIC" if flag == "-fPIC" else flag for flag in flags]
-    return [str(cuda_home() / "bin" / "nvcc"), *device, *host, "-c",
-            str(LAYER.with_suffix(".cu")), "-o", str(staged)]
+    return [f"{cuda_home()}/bin/nvcc", *device, *host, "-c", str(LAYER.with_suffix(".cu")),
+            "-o", str(staged)]
 
 
-def cuda_home() -> Path:
-    nvcc = shutil.which("nvcc") or NVCC
-    if not os.path.exists(nvcc):
+def cuda_home() -> str:
+    home = find_cuda()
+    if not home:
         raise Refused("this Caffe has CUDA, but nvcc is not on PATH",
                       "put the bin folder of the CUDA toolkit on PATH")
-    return Path(nvcc).resolve().parent.parent
-
-
-def cuda_libraries(caffe: Caffe) -> list[str]:
-    return [] if caffe.cpu_only else [f"-L{cuda_home() / 'lib64'}", "-lcudart"]
+    return home
 
 
 def run(command: list[str]) -> None:
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                          errors="replace")
+    done = completed(command)
     if done.returncode != 0:
         first = next(iter([*error_lines(done), *done.stdout.splitlines()[-1:]]), "no message")
         raise BuildFailed(f"the compiler failed: {first}",
@@ -259,8 +216,8 @@ def run(command: list[str]) -> None:
 
 def error_lines(done: subprocess.CompletedProcess[str]) -> list[str]:
     """What a compiler that failed complains of."""
-    return [line.strip() for line in done.stdout.splitlines()
-            if done.returncode != 0 and ("error" in line or "undefined" in line)]
+    lines = done.stdout.splitlines() if done.returncode else []
+    return [line.strip() for line in lines if "error" in line or "undefined" in line]
 
 
 def place(staged: Path, output_file: Path) -> None:

@@ -37,8 +37,7 @@ def run(options: argparse.Namespace) -> int:
     if not options.output:
         raise WrongUsage("-o names no file", "-o FILE.so")
     caffe = installed.find(options.python)
-    device = "CPU only" if caffe.cpu_only else "with CUDA"
-    print(f"caffe: {caffe.library} ({device})\nheaders: {caffe.include}", flush=True)
+    print(f"caffe: {caffe}\nheaders: {caffe.include}", flush=True)
     build.build(caffe, Path(options.output), options.openmp)
     print(f"built {options.output} in {time.monotonic() - started:.1f} s")
     return 0

@@ -5,17 +5,22 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from ..common.errors import Refused
+
 # A FileDescriptorProto as protoc serializes it: field 1, the name, then field 2, the package.
-START = re.compile(rb"\n[\x01-\x7f](?:[\w./-]+/)?caffe\.proto\x12\x05caffe")
+START = re.compile(rb"\n[\x01-\x7f]((?:[\w./-]+/)?caffe\.proto)\x12\x05caffe")
 # Its other fields: dependencies, messages, enums, services, extensions, options, syntax.
 TAGS = b"\x0a\x12\x1a\x22\x2a\x32\x3a\x42\x62"
 
 
-def descriptor_in(library: Path) -> bytes | None:
-    """The serialized FileDescriptorProto of caffe.proto, by which protobuf describes messages."""
+def descriptor_in(library: Path) -> tuple[str, bytes]:
+    """The name of caffe.proto and its serialized FileDescriptorProto."""
     data = library.read_bytes()
     found = START.search(data)
-    return data[found.start():end_of_message(data, found.start())] if found else None
+    if not found:
+        raise Refused("it does not hold caffe.proto, from which the plugin's caffe.pb.h is made",
+                      "use a Caffe whose messages are linked into its library", str(library))
+    return found.group(1).decode("ascii"), data[found.start():end_of_message(data, found.start())]
 
 
 def end_of_message(data: bytes, position: int) -> int:
@@ -37,18 +42,8 @@ def varint(data: bytes, position: int) -> tuple[int, int]:
     return number | data[position] << shift, position + 1
 
 
-def to_varint(number: int) -> bytes:
-    digits = b""
-    while number > 0x7F:
-        digits, number = digits + bytes([number & 0x7F | 0x80]), number >> 7
-    return digits + bytes([number])
-
-
 def descriptor_set(descriptor: bytes) -> bytes:
-    """A FileDescriptorSet with that one file: field 1, length-delimited."""
-    return b"\x0a" + to_varint(len(descriptor)) + descriptor
-
-
-def file_name(descriptor: bytes) -> str:
-    """The name of the file described: field 1, a short string."""
-    return descriptor[2:2 + descriptor[1]].decode("ascii")
+    """A FileDescriptorSet with that one file: field 1, and its length in four such digits."""
+    size = len(descriptor)
+    digits = [size >> shift & 0x7F | 0x80 for shift in (0, 7, 14)]
+    return bytes([0x0A, *digits, size >> 21]) + descriptor

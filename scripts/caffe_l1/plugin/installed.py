@@ -1,4 +1,4 @@
-"""Find the Caffe that is installed: its library, its headers, its caffe.proto."""
+"""Find the Caffe that is installed: its library and its headers."""
 
 from __future__ import annotations
 
@@ -12,16 +12,13 @@ from typing import NamedTuple, Sequence
 
 from ..common.errors import Refused
 from ..common.packages import install, not_on_path
-from .descriptor import descriptor_in
+from .ask import NoAnswer, ask
 
 # Below CAFFE_ROOT, a checkout that is built by make or CMake, or a folder it was installed into.
 BUILT_FOLDERS = ("build/lib", ".build_release/lib", "build/install/lib", "distribute/lib", "lib",
                  "lib64", "lib/*")
 LIBRARY_FOLDERS = ("/usr/lib/*", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/local/lib64")
 INCLUDE_FOLDERS = ("/usr/include", "/usr/local/include")
-# What only a Caffe with CUDA exports.
-CUDA_SYMBOL = "caffe_gpu_memcpy"
-ASK_PYCAFFE = "import caffe, caffe._caffe, sys; sys.stdout.write(caffe._caffe.__file__)"
 
 
 class Caffe(NamedTuple):
@@ -29,45 +26,42 @@ class Caffe(NamedTuple):
 
     library: Path  # libcaffe.so, links followed
     include: Path  # the folder that holds caffe/layer.hpp
-    descriptor: bytes | None  # caffe.proto as a serialized FileDescriptorProto
     cpu_only: bool
+    has_l1_loss: bool
+
+    def __str__(self) -> str:
+        return f"{self.library} ({'CPU only' if self.cpu_only else 'with CUDA'})"
 
 
 def find(python: str = sys.executable) -> Caffe:
     """The Caffe of CAFFE_ROOT, if that is built, else pycaffe's, else the system's."""
     root = os.environ.get("CAFFE_ROOT")
     library = find_library(root, pycaffe_core(root, python))
-    return Caffe(library, find_include(root, library), descriptor_in(library),
-                 is_cpu_only(library))
+    exported = symbols(library)
+    return Caffe(library, find_include(root, library), "caffe_gpu_memcpy" not in exported,
+                 "L1LossLayer" in exported)
 
 
 def pycaffe_core(root: str | None, python: str) -> str:
-    """The file of pycaffe's compiled core; nothing where that Python can import none."""
-    environment = dict(os.environ, GLOG_minloglevel="2")
-    if root and glob.glob(os.path.join(root, "python", "caffe", "_caffe*.so")):
-        environment["PYTHONPATH"] = os.pathsep.join(
-            filter(None, [os.path.join(root, "python"), os.environ.get("PYTHONPATH")]))
+    """The file of pycaffe's compiled core; empty where that Python cannot import it."""
+    folder = f"{root}/python"
+    built = root and glob.glob(f"{folder}/caffe/_caffe*.so")
     try:
-        done = subprocess.run([python, "-c", ASK_PYCAFFE], env=environment, text=True,
-                              errors="replace", stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    except OSError as error:
-        raise Refused(error.strerror or str(error), "name a Python with --python",
-                      python) from None
-    return done.stdout.splitlines()[-1] if done.returncode == 0 and done.stdout else ""
+        return ask(python, "import caffe, caffe._caffe; answer = caffe._caffe.__file__",
+                   *([folder] if built else []))
+    except NoAnswer:
+        return ""
 
 
 def find_library(root: str | None, core: str) -> Path:
-    """The shared library; a static one next to where it should be is an error that says so."""
-    if root:
-        found = library_in([f"{root}/{folder}" for folder in BUILT_FOLDERS])
-        if found:
-            return found
-    if core:
-        linked = linked_libraries(core)
+    """The shared library; a static one where it should be is an error that says so."""
+    found = library_in([f"{root}/{folder}" for folder in BUILT_FOLDERS]) if root else None
+    if not found and core:
+        linked = re.findall(r"=> (\S*/libcaffe(?:-d)?\.so\S*)", output(["ldd", core]))
         if not linked:
             raise static_library(core)
-        return Path(linked[0]).resolve()
-    found = library_in(LIBRARY_FOLDERS)
+        found = Path(linked[0]).resolve()
+    found = found or library_in(LIBRARY_FOLDERS)
     if not found:
         raise Refused("no libcaffe.so is installed here",
                       f"{install('libcaffe-dev', 'python3-caffe')} on Debian 11, or set CAFFE_ROOT "
@@ -76,14 +70,13 @@ def find_library(root: str | None, core: str) -> Path:
 
 
 def library_in(folders: Sequence[str]) -> Path | None:
-    static = ""
     for folder in folders:
         for shared in sorted(glob.glob(f"{folder}/libcaffe.so*")):
             if os.path.exists(shared):
                 return Path(shared).resolve()
-        static = static or next(iter(glob.glob(f"{folder}/libcaffe.a")), "")
-    if static:
-        raise static_library(static)
+    for folder in folders:
+        for static in glob.glob(f"{folder}/libcaffe.a"):
+            raise static_library(static)
     return None
 
 
@@ -92,23 +85,14 @@ def static_library(file: str) -> Refused:
                    "shared library", "build Caffe with BUILD_SHARED_LIBS on", file)
 
 
-def linked_libraries(file: str) -> list[str]:
-    """The libcaffe that this file is linked to."""
-    return re.findall(r"=> (\S*/libcaffe(?:-d)?\.so\S*)", output(["ldd", file]))
-
-
 def find_include(root: str | None, library: Path) -> Path:
     """The headers nearest to the library; a checkout's are taken last, it may be any version."""
     folders = [str(parent / "include") for parent in list(library.parents)[:4]]
     for folder in [*folders, *INCLUDE_FOLDERS, *([f"{root}/include"] if root else [])]:
         if os.path.exists(f"{folder}/caffe/layer.hpp"):
             return Path(folder)
-    raise Refused("the headers of Caffe are missing", f"{install('libcaffe-dev')} on Debian, or "
+    raise Refused("the headers of Caffe are missing", f"{install('libcaffe-dev')} on Debian 11, or "
                   "set CAFFE_ROOT to the checkout that it was built from", str(library))
-
-
-def is_cpu_only(library: Path) -> bool:
-    return CUDA_SYMBOL not in symbols(library)
 
 
 def symbols(library: Path) -> str:
@@ -117,8 +101,13 @@ def symbols(library: Path) -> str:
 
 
 def output(command: Sequence[str]) -> str:
+    return completed(command).stdout
+
+
+def completed(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """A command that has ended; its stdout holds what it wrote to stderr too."""
     try:
         return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                              text=True, errors="replace").stdout
+                              text=True, errors="replace")
     except FileNotFoundError:
         raise not_on_path(command[0]) from None

@@ -256,6 +256,17 @@ def test_a_checkout_that_this_protobuf_does_not_compile(tree):
     assert said.routes["native"] == "lacks Caffe's sources" and said.lines["BLAS"].state == "ok"
 
 
+@pytest.mark.parametrize("name, file", [("Caffe's sources", "src/caffe/util/io.cpp"),
+                                        ("BLAS", "include/caffe/util/mkl_alternate.hpp")])
+def test_a_checkout_that_lost_a_file(tree, name, file):
+    (tree / file).unlink()
+    said = doctor(tree)
+    line = said.lines[name]
+    assert (line.state, line.text) == (
+        "lacks", f"{file}: is missing; fix: restore this file of Caffe's")
+    assert name in said.routes["native"]
+
+
 def test_a_checkout_whose_blas_is_not_here(tree):
     edit(tree / "include/caffe/util/mkl_alternate.hpp", b"<cblas.h>", b"<none/cblas.h>")
     said = doctor(tree)

@@ -204,8 +204,7 @@ def sources(tree: CaffeTree) -> Iterator[Finding]:
             yield lacking("Caffe's sources", error)
             return
         for name, file in TRIED.items():
-            if tree.path(file).is_file():
-                yield finding(name, try_source, tree, file, flags)
+            yield finding(name, try_source, tree, file, flags)
 
 
 def compiler_flags(tree: CaffeTree) -> list[str]:
@@ -216,6 +215,8 @@ def compiler_flags(tree: CaffeTree) -> list[str]:
 
 
 def try_source(tree: CaffeTree, file: str, flags: list[str]) -> str:
+    if not tree.path(file).is_file():
+        raise Refused("is missing", "restore this file of Caffe's", file)
     # The header of the BLAS calls glog's macros without including it.
     command = [*compiler(), "-fsyntax-only", "-w", "-include", "glog/logging.h", *flags,
                "-x", "c++", file]

@@ -7,17 +7,13 @@ from typing import Callable, Iterable, NamedTuple
 from ..common.errors import KitError
 
 OK, LACKS, NOTE = "ok", "lacks", "note"
-# What each route needs; a route works if none of these is lacking.
+# What is said of each route if it works, and what it needs for that.
 ROUTES = {
-    "python": ("pycaffe", "Python layer", "l1_loss_layer"),
-    "native": ("kit", "checkout", "compiler", "make", "protoc", "libraries", "Caffe's sources",
-               "BLAS"),
-    "plugin": ("compiler", "protoc", "libcaffe", "Caffe's headers", "CUDA"),
-}
-WORKS = {
-    "python": "works",
-    "native": "works: apply puts it into the checkout, runtest builds it",
-    "plugin": "works: build-plugin makes it",
+    "python": ("works", "pycaffe", "Python layer", "l1_loss_layer"),
+    "native": ("works: apply puts it into the checkout, runtest builds it", "kit", "checkout",
+               "compiler", "make", "protoc", "libraries", "Caffe's sources", "BLAS"),
+    "plugin": ("works: build-plugin makes it", "compiler", "protoc", "libcaffe", "Caffe's headers",
+               "CUDA"),
 }
 
 
@@ -55,12 +51,13 @@ def lacking(name: str, error: KitError) -> Finding:
 def judge(findings: Iterable[Finding]) -> list[Route]:
     """The routes; what nobody could look at counts as there."""
     states = {finding.name: finding.state for finding in findings}
-    return [judge_one(name, needs, states) for name, needs in ROUTES.items()]
+    return [judge_one(name, states) for name in ROUTES]
 
 
-def judge_one(name: str, needs: tuple[str, ...], states: dict[str, str]) -> Route:
+def judge_one(name: str, states: dict[str, str]) -> Route:
     if states.get("L1Loss") == OK and name != "python":
         works, word = (True, "works") if name == "native" else (False, "not needed")
         return Route(name, works, [], f"{word}: this Caffe has an L1Loss already")
+    works_how, *needs = ROUTES[name]
     lacks = [need for need in needs if states.get(need) == LACKS]
-    return Route(name, not lacks, lacks, f"lacks {', '.join(lacks)}" if lacks else WORKS[name])
+    return Route(name, not lacks, lacks, f"lacks {', '.join(lacks)}" if lacks else works_how)

@@ -119,22 +119,19 @@ def libraries() -> str:
 
 
 def protobuf(python: str) -> Iterator[Finding]:
-    """Whether that Python can read what protoc writes, which only a pycaffe to be built needs."""
-    if not shutil.which("protoc"):
-        return
+    """No route needs it, only a pycaffe that is built here."""
+    if shutil.which("protoc"):
+        found = finding("protobuf", reads_what_protoc_writes, python)
+        yield found if found.state == OK else found._replace(
+            state=NOTE, text=f"{python} cannot import a pycaffe that is built here: {found.text}")
+
+
+def reads_what_protoc_writes(python: str) -> str:
     with tempfile.TemporaryDirectory(prefix="l1-loss-doctor-") as scratch:
-        try:
-            build.protoc(f"-I{build.MESSAGE.parent}", f"--python_out={scratch}", build.MESSAGE.name)
-        except Refused as refused:
-            yield lacking("protoc", refused)
-            return
-        fits = finding("protobuf", ask, python, PROTOBUF, scratch,
-                       fix=f"{install_protobuf(python)}, in the version of protoc")
-    if fits.state == OK:
-        yield fits._replace(text=f"{fits.text} for {python}, reads what protoc writes")
-    else:
-        yield fits._replace(state=NOTE, text=f"{python} has no protobuf package that fits protoc, "
-                            f"so it cannot import a pycaffe built with both: {fits.text}")
+        build.protoc(f"-I{build.MESSAGE.parent}", f"--python_out={scratch}", build.MESSAGE.name)
+        version = ask(python, PROTOBUF, scratch,
+                      fix=f"{install_protobuf(python)}, in the version of protoc")
+    return f"{version} for {python}, reads what protoc writes"
 
 
 # ---- Caffe, installed and as source ------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Callable, Iterable, NamedTuple
+from typing import Callable, Iterable, Iterator, NamedTuple
 
 from ..common.errors import KitError
 
@@ -41,6 +41,14 @@ def finding(name: str, tell: Callable[..., str], *arguments: object, **options: 
         return Finding(name, OK, tell(*arguments, **options))
     except KitError as error:
         return lacking(name, error)
+
+
+def findings(name: str, several: Iterator[Finding]) -> Iterator[Finding]:
+    """The findings, until one of this name is lacking."""
+    try:
+        yield from several
+    except KitError as error:
+        yield lacking(name, error)
 
 
 def lacking(name: str, error: KitError) -> Finding:

@@ -20,7 +20,7 @@ from ..plugin import build, installed
 from ..plugin.ask import ask
 from ..runtest.build import CONFIG, ask_make
 from ..runtest.diagnose import diagnose
-from .finding import LACKS, NOTE, OK, Finding, finding, lacking
+from .finding import LACKS, NOTE, OK, Finding, finding, findings, lacking
 
 # What Caffe's own sources include, whichever of its switches are off.
 HEADERS = ("boost/shared_ptr.hpp", "glog/logging.h", "gflags/gflags.h",
@@ -50,7 +50,7 @@ PROTOBUF = "import google.protobuf, l1_loss_parameter_pb2; answer = google.proto
 def look(python: str, root: str | None) -> list[Finding]:
     """All there is to say about this machine and that Python."""
     return [finding("kit", kit), *pycaffe(python), *tools(), *protobuf(python), *library(python),
-            *checkout(root)]
+            *findings("checkout", checkout(root))]
 
 
 def kit() -> str:
@@ -175,17 +175,12 @@ def headers(caffe: installed.Caffe) -> str:
 
 def checkout(root: str | None) -> Iterator[Finding]:
     if not root:
-        yield Finding("checkout", LACKS, "no source of Caffe to patch was named",
+        raise Refused("no source of Caffe to patch was named",
                       "name its folder: caffe-l1 doctor CAFFE_ROOT")
-        return
-    try:
-        tree = open_tree(root)
-    except KitError as error:
-        yield lacking("checkout", error)
-        return
+    tree = open_tree(root)
     yield Finding("checkout", OK, root)
     if can_compile():
-        yield from sources(tree)
+        yield from findings("Caffe's sources", sources(tree))
 
 
 def sources(tree: CaffeTree) -> Iterator[Finding]:
@@ -194,12 +189,8 @@ def sources(tree: CaffeTree) -> Iterator[Finding]:
         folder = Path(scratch, "caffe", "proto")
         folder.mkdir(parents=True)
         proto = tree.path(PROTO)
-        try:
-            build.protoc(f"-I{proto.parent}", f"--cpp_out={folder}", proto.name)
-            flags = [f"-I{scratch}", *compiler_flags(tree)]
-        except KitError as error:
-            yield lacking("Caffe's sources", error)
-            return
+        build.protoc(f"-I{proto.parent}", f"--cpp_out={folder}", proto.name)
+        flags = [f"-I{scratch}", *compiler_flags(tree)]
         for name, file in TRIED.items():
             yield finding(name, try_source, tree, file, flags)
 

@@ -38,8 +38,8 @@ def find(python: str = sys.executable) -> Caffe:
     root = os.environ.get("CAFFE_ROOT")
     library = find_library(root, pycaffe_core(root, python))
     exported = symbols(library)
-    return Caffe(library, find_include(root, library), "caffe_gpu_memcpy" not in exported,
-                 "L1LossLayer" in exported)
+    return Caffe(library, find_include(root, library),
+                 cpu_only="caffe_gpu_memcpy" not in exported, has_l1_loss="L1LossLayer" in exported)
 
 
 def pycaffe_core(root: str | None, python: str) -> str:

@@ -131,12 +131,12 @@ def native_caffe(patched_tree: SimpleNamespace, work: Path) -> Path:
 @pytest.fixture(scope="session")
 def plugin(work: Path, of_this_run: str) -> Path:
     """The plugin for the Caffe that is installed here, as the script builds it."""
-    path, built = work / "plugin.so", work / f"plugin-{of_this_run}"
+    path, built_by = work / "plugin.so", work / "plugin.run"
     with one_at_a_time(work / "plugin.lock"):
-        if not built.exists():
+        if not built_by.exists() or built_by.read_text() != of_this_run:
             script = REPO / "scripts" / "build_plugin.py"
             subprocess.run([sys.executable, str(script), "-o", str(path)], check=True)
-            built.touch()
+            built_by.write_text(of_this_run)
     return path
 
 

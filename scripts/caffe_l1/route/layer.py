@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Iterator
+from typing import Any, Iterator, NamedTuple
 
 from . import options
 from .errors import Problem
 from .options import Options
-from .text_format import Document, Field, Value, unescaped
+from .text_format import Field, Token
 
 ROUTES = ("python", "plugin", "native")
 # A solver may hold its nets.
 NETS = ("net_param", "train_net_param", "test_net_param")
 
 
-@dataclass(frozen=True)
-class Layer:
+class Layer(NamedTuple):
     """An L1 layer; offsets are those in the net."""
 
     route: str
     start: int  # of what stands between its brackets
     end: int
-    type: Value
+    type: Field
     block: Field | None  # python_param or l1_loss_param
-    comments: tuple[bytes, ...]  # inside the block
+    comments: list[bytes]  # inside the block
     has_weight: bool
     options: Options
     loss_param: Options
@@ -35,65 +33,66 @@ class Layer:
         return ("native", "plugin") if self.block is None else (self.route,)
 
 
-def layers(net: Document) -> list[Layer]:
-    return [read(value, net) for value in values_of(net.fields) if is_ours(value.fields or ())]
+def layers(fields: list[Field], comments: list[Token]) -> list[Layer]:
+    return [read(field, comments) for field in layer_fields(fields) if is_ours(field.value)]
 
 
-def values_of(fields: tuple[Field, ...]) -> Iterator[Value]:
+def layer_fields(fields: Any) -> Iterator[Field]:
     for field in fields:
-        for value in field.values:
-            if field.name == "layer" and value.fields is not None:
-                yield value
-            elif field.name in NETS and value.fields is not None:
-                yield from values_of(value.fields)
+        if field.name in NETS and isinstance(field.value, list):
+            yield from layer_fields(field.value)
+        elif field.name == "layer" and isinstance(field.value, list):
+            yield field
 
 
-def is_ours(fields: tuple[Field, ...]) -> bool:
+def is_ours(fields: Any) -> bool:
     """Whether this is an L1 layer of any route."""
-    kind = text_of(fields, "type")
-    if kind != b"Python":
+    kind, param = string(fields, "type"), find(fields, "python_param")
+    if kind != b"Python" or param is None:
         return kind == b"L1Loss"
-    param = find(fields, "python_param")
-    inside = param.values[0].fields if param and param.values else None
-    return (text_of(inside or (), "module"), text_of(inside or (), "layer")) == (
-        b"l1_loss_layer", b"L1LossLayer")
+    names = [string(param.get(list), name) for name in ("module", "layer")]
+    return names == [b"l1_loss_layer", b"L1LossLayer"]
 
 
-def find(fields: tuple[Field, ...], name: str) -> Field | None:
+def find(fields: list[Field], name: str) -> Field | None:
     return next((field for field in fields if field.name == name), None)
 
 
-def text_of(fields: tuple[Field, ...], name: str) -> bytes | None:
+def string(fields: list[Field], name: str) -> bytes | None:
     field = find(fields, name)
-    if field is None or not field.values or not field.values[0].tokens:
-        return None
-    found = field.values[0].tokens
-    return unescaped(found) if found[0].kind == "string" else None
+    return field.get(bytes) if field else None
 
 
-def read(value: Value, net: Document) -> Layer:
-    fields = value.fields or ()
-    check_once(fields)
-    python, native = find(fields, "python_param"), find(fields, "l1_loss_param")
+def read(layer: Field, comments: list[Token]) -> Layer:
+    fields: Any = layer.value
+    kind, loss_param, python, native = (
+        find_once(fields, name) for name in ("type", "loss_param", "python_param", "l1_loss_param"))
+    assert kind
     if python and native:
         raise Problem("this layer has both python_param and l1_loss_param; fix: remove one",
                       max(python.start, native.start))
     block = python or native
-    route = ("python" if text_of(fields, "type") == b"Python" else
-             "plugin" if python else "native")
+    route = "python" if kind.value == b"Python" else "plugin" if python else "native"
     own = options.of_block(block) if block else {}
-    loss_param = options.of_loss_param(find(fields, "loss_param"))
-    options.check_axis(own if route == "python" else {**loss_param, **own}, block)
+    given = options.of_loss_param(loss_param) if loss_param else {}
+    if block:
+        check_axis(own if route == "python" else {**given, **own}, block)
     return Layer(
-        route, value.start + 1, value.end - 1,
-        next(field for field in fields if field.name == "type").values[0], block,
-        tuple(c.text for c in net.comments if block and block.start < c.start < block.end),
-        find(fields, "loss_weight") is not None, own, loss_param)
+        route, layer.value_start + 1, layer.end - 1, kind, block,
+        [c.text.rstrip() for c in comments if block and block.start < c.start < block.end],
+        find(fields, "loss_weight") is not None, own, given)
 
 
-def check_once(fields: tuple[Field, ...]) -> None:
-    for name in ("type", "loss_param", "python_param", "l1_loss_param"):
-        found = [field for field in fields if field.name == name]
-        if len(found) > 1:
-            raise Problem(f'"{name}" is given twice in this layer; fix: remove one',
-                          found[1].start)
+def find_once(fields: list[Field], name: str) -> Field | None:
+    found = [field for field in fields if field.name == name]
+    if len(found) > 1:
+        raise Problem(f'"{name}" is given twice in this layer; fix: remove one', found[1].start)
+    return found[0] if found else None
+
+
+def check_axis(own: Options, block: Field) -> None:
+    reduction = own.get("reduction", options.REDUCTIONS[0])
+    if "axis" in own and reduction != "NONE":
+        place = next(field.start for field in block.get(list)
+                     if field.name in ("axis", "param_str"))
+        raise Problem(f'option "axis" needs "reduction": "NONE", not "{reduction}"', place)

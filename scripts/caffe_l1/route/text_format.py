@@ -1,237 +1,182 @@
-"""Protobuf's text format: bytes in, the fields with their positions out.
+"""Protobuf's text format: bytes in, fields with their positions out.
 
 Only the grammar is read, no message types, so a net of any Caffe will do. Source: protobuf's
-io::Tokenizer and TextFormat::Parser, with comments that begin with '#'.
+io::Tokenizer and TextFormat::Parser, with comments that begin with '#'. Their Python twin gives no
+positions, and its regular expressions take memory for each character of a string.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Iterator
+from typing import Iterator, NamedTuple, TypeVar
 
 from .errors import Problem
 
+T = TypeVar("T", list, bytes, str)
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 DEPTH = 100
-TOKEN = re.compile(
-    rb"""(?P<blank>[ \t\r\n\v\f]+)
-    |(?P<comment>\#[^\n\0]*)
-    |(?P<name>[A-Za-z_][A-Za-z0-9_]*)
+TOKEN = re.compile(rb"""[ \t\r\n\v\f]*(?:
+    (?P<comment>\#[^\n\0]*)
+    |(?P<name>[A-Za-z_]\w*
+        |\[[\w.\s/-]*\](?=(?:\s|\#[^\n]*\n)*[:{<]))  # an extension or an Any
     |(?P<number>0[xX][0-9a-fA-F]+|(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?[fF]?)
     |(?P<string>["'])
-    |(?P<symbol>[{}<>\[\]:,;./-])""",
-    re.VERBOSE,
-)
-# What ends a string that begins with this quote, or stands in the way of that, and escapes.
-STOPS = {quote: re.compile(rb"%s|\\[^\n\0]|[\\\n\0]" % quote) for quote in (b'"', b"'")}
-ESCAPE = re.compile(
-    rb"""\\(?:(?P<octal>[0-7]{1,3})|[xX](?P<hex>[0-9a-fA-F]{1,2})
-    |(?P<unicode>u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8})|(?P<letter>[abfnrtv\\?'"])|(?P<wrong>.))""",
-    re.VERBOSE,
-)
+    |(?P<symbol>[{}<>\[\]:,;-])
+    |(?P<end>\Z)
+    |(?P<wrong>.))""", re.VERBOSE | re.DOTALL)
+ESCAPE = (rb"\\(?:(?P<octal>[0-7]{1,3})|[xX](?P<hex>[0-9a-fA-F]{1,2})"
+          rb"|(?:u(?P<unicode>[0-9a-fA-F]{4})|U(?P<long>[0-9a-fA-F]{8}))"
+          rb"|(?P<letter>[abfnrtv\\?'\"]))")
+IN_STRING = re.compile(ESCAPE + rb"|[\\\"'\n\0]|\Z")  # whatever does not just stand for itself
 LETTERS = {b"a": b"\a", b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t",
            b"v": b"\v"}
 CLOSING = {b"{": b"}", b"<": b">"}
+NOT_A = {list: "has no brackets; fix: write { } around its fields",
+         bytes: "is not a string; fix: put it in quotes",
+         str: "is not a word or a number; fix: remove its quotes or brackets"}
 
 
-@dataclass(frozen=True)
-class Token:
+class Token(NamedTuple):
     kind: str
     text: bytes
     start: int
 
-    @property
-    def end(self) -> int:
-        return self.start + len(self.text)
 
-
-@dataclass(frozen=True)
-class Value:
-    """A scalar, which is its tokens, or a message, which is its fields and two brackets."""
-
-    start: int
-    end: int
-    tokens: tuple[Token, ...] = ()
-    fields: tuple[Field, ...] | None = None
-
-
-@dataclass(frozen=True)
-class Field:
-    """`name: value`, without the comma or semicolon that may follow; a list has several values."""
+class Field(NamedTuple):
+    """`name: value`, without the comma or semicolon that may follow; a list is several of them."""
 
     name: str
     start: int
+    value_start: int
     end: int
-    values: tuple[Value, ...]
+    value: list[Field] | bytes | str  # of a message, a string, or a number or name with its minus
+    in_list: bool
+
+    def get(self, kind: type[T]) -> T:
+        """The value, which must be of this kind, or Problem."""
+        if self.in_list:
+            raise Problem(f'"{self.name}" is a list; fix: give it one value', self.start)
+        if not isinstance(self.value, kind):
+            raise Problem(f'"{self.name}" {NOT_A[kind]}', self.start)
+        return self.value
 
 
-@dataclass(frozen=True)
-class Document:
-    fields: tuple[Field, ...]
-    comments: tuple[Token, ...]
-
-
-def parse(data: bytes) -> Document:
-    """The fields of a text, or Problem with the place where it stops being text format."""
-    parser = Parser(data)
-    return Document(parser.fields(b"", 0), parser.comments)
+def parse(data: bytes) -> tuple[list[Field], list[Token]]:
+    """The fields and the comments, or Problem with the place where it stops being text format."""
+    found = list(tokens(data))
+    parser = Parser([token for token in found if token.kind != "comment"])
+    return parser.fields(b""), [token for token in found if token.kind == "comment"]
 
 
 def tokens(data: bytes) -> Iterator[Token]:
-    at = len(BYTE_ORDER_MARK) if data.startswith(BYTE_ORDER_MARK) else 0
-    while at < len(data):
+    kind, at = "", len(BYTE_ORDER_MARK) if data.startswith(BYTE_ORDER_MARK) else 0
+    while kind != "end":
         match = TOKEN.match(data, at)
-        if match is None:
-            raise unreadable(data, at)
-        token = Token(str(match.lastgroup), match.group(), at)
-        if token.kind == "comment":  # the \r of a line end is none of it
-            token = Token("comment", token.text.rstrip(b"\r"), at)
-        elif token.kind == "string":
-            token = Token("string", data[at : end_of_string(data, at)], at)
-            check_escapes(token)
-        yield token
-        at = token.end
+        assert match and match.lastgroup
+        kind, start, at = match.lastgroup, match.start(match.lastgroup), match.end()
+        if kind == "wrong":
+            character = data[start : start + 4].decode("utf-8", "backslashreplace")[:1]
+            raise Problem(f"{character!r} is not valid here; fix: remove it, or put it in quotes",
+                          start)
+        if kind == "string":
+            at = end_of_string(data, start)
+        yield Token(kind, data[start:at], start)
 
 
-def end_of_string(data: bytes, at: int) -> int:
-    """Step by step: one regular expression for all of it takes memory for each character."""
-    quote = data[at : at + 1]
-    for match in STOPS[quote].finditer(data, at + 1):
-        if match.group() == quote:
+def end_of_string(data: bytes, start: int) -> int:
+    """Step by step: one regular expression for all of it takes memory for each escape."""
+    for match in IN_STRING.finditer(data, start + 1):
+        if match.group() == data[start : start + 1]:
             return match.end()
-        if len(match.group()) == 1:
-            break
-    raise Problem("the string does not end on its line; fix: close the quote", at)
-
-
-def unreadable(data: bytes, at: int) -> Problem:
-    character = data[at : at + 4].decode("utf-8", "backslashreplace")[:1]
-    return Problem(f"{character!r} is not valid here; fix: remove it, or put it in quotes", at)
-
-
-def check_escapes(token: Token) -> None:
-    for match in ESCAPE.finditer(token.text):
-        if match.group("wrong") is not None:
+        if match.group() == b"\\":
             raise Problem("this escape is not valid in a string; fix: double the backslash",
-                          token.start + match.start())
+                          match.start())
+        if match.group() in (b"\n", b"\0", b""):
+            break
+    raise Problem("the string does not end on its line; fix: close the quote", start)
 
 
-def unescaped(strings: tuple[Token, ...]) -> bytes:
-    """What string literals, one behind the other, say together."""
-    return b"".join(ESCAPE.sub(unescape, token.text[1:-1]) for token in strings)
-
-
-def unescape(match: re.Match[bytes]) -> bytes:
-    if match.group("octal"):
-        return bytes([int(match.group("octal"), 8) & 0xFF])
-    if match.group("hex"):
-        return bytes([int(match.group("hex"), 16)])
-    if match.group("unicode"):
-        code = int(match.group("unicode")[1:], 16)
-        return chr(min(code, 0x10FFFF)).encode("utf-8", "replace")
-    letter = match.group("letter")
-    return LETTERS.get(letter, letter)
+def unescaped(match: re.Match[bytes]) -> bytes:
+    kind, text = match.lastgroup, match.group(match.lastgroup or 0)
+    if kind == "letter":
+        return LETTERS.get(text, text)
+    code = int(text, 8 if kind == "octal" else 16)
+    if kind in ("octal", "hex"):
+        return bytes([code & 0xFF])
+    return chr(min(code, 0x10FFFF)).encode("utf-8", "replace")
 
 
 class Parser:
-    def __init__(self, data: bytes) -> None:
-        everything = list(tokens(data))
-        self.comments = tuple(token for token in everything if token.kind == "comment")
-        self.found = [token for token in everything if token.kind not in ("blank", "comment")]
+    def __init__(self, tokens: list[Token]) -> None:
+        self.tokens = tokens
         self.at = 0
-        self.end = Token("end", b"", len(data))
+        self.depth = 0
 
     @property
     def next(self) -> Token:
-        return self.found[self.at] if self.at < len(self.found) else self.end
-
-    def take(self) -> Token:
-        token = self.next
-        self.at += 1
-        return token
+        return self.tokens[self.at]
 
     def accept(self, *texts: bytes) -> bool:
-        if self.next.kind == "symbol" and self.next.text in texts:
-            self.at += 1
-            return True
-        return False
+        found = self.next.text in texts
+        self.at += found
+        return found
 
-    def expect(self, text: bytes) -> Token:
+    def expect(self, found: bool, what: str) -> bytes:
+        """Take the next token, if it was found to be what is expected."""
         token = self.next
-        if not self.accept(text):
-            raise self.expected(repr(text.decode()))
-        return token
+        if not found:
+            text = token.text[:80].decode("utf-8", "replace")
+            instead = repr(text) if text else "the end of the file"
+            raise Problem(f"expected {what}, found {instead}; fix: correct the net here",
+                          token.start)
+        self.at += 1
+        return token.text
 
-    def expected(self, what: str) -> Problem:
-        text = self.next.text[:80].decode("utf-8", "replace")
-        found = repr(text) if text else "the end of the file"
-        return Problem(f"expected {what}, found {found}; fix: correct the net here",
-                       self.next.start)
-
-    def fields(self, closing: bytes, depth: int) -> tuple[Field, ...]:
-        """Up to the closing bracket, or the end of the text, which is not taken."""
+    def fields(self, closing: bytes) -> list[Field]:
+        """Up to the closing bracket or the end of the text, which are not taken."""
         found = []
-        while self.next.kind != "end" and not (closing and self.next.text == closing):
-            found.append(self.field(depth))
+        while self.next.text not in (closing, b""):
+            found += self.field()
             self.accept(b",", b";")
-        if closing and self.next.kind == "end":
-            raise self.expected(repr(closing.decode()))
-        return tuple(found)
+        return found
 
-    def field(self, depth: int) -> Field:
+    def field(self) -> list[Field]:
         start = self.next.start
-        name = self.name()
-        colon = self.accept(b":")
-        values = self.values(colon, depth)
-        return Field(name, start, self.found[self.at - 1].end, values)
-
-    def name(self) -> str:
-        if self.accept(b"["):  # an extension or an Any
-            parts = []
-            while self.next.kind == "name" or self.next.text in (b".", b"/", b"-"):
-                parts.append(self.take().text.decode())
-            self.expect(b"]")
-            return f"[{''.join(parts)}]"
-        if self.next.kind != "name":
-            raise self.expected("the name of a field")
-        return self.take().text.decode()
-
-    def values(self, colon: bool, depth: int) -> tuple[Value, ...]:
+        name = self.expect(self.next.kind == "name", "the name of a field").decode()
+        if self.next.text not in (b"{", b"<", b"["):
+            self.expect(self.next.text == b":", "':' or '{'")
         if not self.accept(b"["):
-            return (self.value(colon, depth),)
-        found = []
-        if not self.accept(b"]"):
-            found.append(self.value(colon, depth))
-            while self.accept(b","):
-                found.append(self.value(colon, depth))
-            self.expect(b"]")
-        return tuple(found)
+            return [self.with_value(name, start, False)]
+        found: list[Field] = []
+        while not self.accept(b"]"):
+            if found:
+                self.expect(self.next.text == b",", "']'")
+            found.append(self.with_value(name, start, True))
+        return found
 
-    def value(self, colon: bool, depth: int) -> Value:
-        if self.next.kind == "symbol" and self.next.text in CLOSING:
-            return self.message(depth)
-        if not colon:
-            raise self.expected("':' or '{'")
-        return self.scalar()
+    def with_value(self, name: str, start: int, in_list: bool) -> Field:
+        value_start = self.next.start
+        value = self.message() if self.next.text in CLOSING else self.scalar()
+        last = self.tokens[self.at - 1]
+        return Field(name, start, value_start, last.start + len(last.text), value, in_list)
 
-    def message(self, depth: int) -> Value:
-        opening = self.take()
-        if depth == DEPTH:
-            raise Problem(f"more than {DEPTH} levels of brackets; fix: use fewer", opening.start)
-        closing = CLOSING[opening.text]
-        fields = self.fields(closing, depth + 1)
-        return Value(opening.start, self.expect(closing).end, fields=fields)
+    def message(self) -> list[Field]:
+        if self.depth == DEPTH:
+            raise Problem(f"more than {DEPTH} levels of brackets; fix: use fewer", self.next.start)
+        closing = CLOSING[self.next.text]
+        self.at += 1
+        self.depth += 1
+        found = self.fields(closing)
+        self.depth -= 1
+        self.expect(self.next.text == closing, repr(closing.decode()))
+        return found
 
-    def scalar(self) -> Value:
-        first = self.at
-        if self.next.kind == "string":
-            while self.next.kind == "string":
-                self.at += 1
-        else:
-            self.accept(b"-")
-            if self.next.kind not in ("name", "number"):
-                raise self.expected("a value")
+    def scalar(self) -> bytes | str:
+        parts = []
+        while self.next.kind == "string":
+            parts.append(re.sub(ESCAPE, unescaped, self.next.text[1:-1]))
             self.at += 1
-        found = tuple(self.found[first : self.at])
-        return Value(found[0].start, found[-1].end, found)
+        if parts:
+            return b"".join(parts)
+        minus = "-" if self.accept(b"-") else ""
+        return minus + self.expect(self.next.kind in ("name", "number"), "a value").decode()

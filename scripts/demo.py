@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Mapping
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
@@ -22,7 +23,6 @@ from demos import engel  # noqa: E402
 
 OUTPUT = HERE.parent / "build" / "demo"
 APPLY = [sys.executable, str(HERE / "apply_patch.py")]
-STAGES = 5
 NOT_COPIED = shutil.ignore_patterns(".git", ".build_*", "build", "distribute", "_caffe.so",
                                     "*.caffemodel")
 
@@ -42,50 +42,47 @@ def main(arguments: list[str]) -> int:
 
 def demo(quick: bool) -> None:
     OUTPUT.mkdir(parents=True, exist_ok=True)
-    stages = 1 if quick else STAGES
-    stage(1, stages, "stock Caffe, untouched, trains through the Python layer")
+    print(f"\n[1/{1 if quick else 5}] stock Caffe, untouched, trains through the Python layer")
     stock = stock_pycaffe()
-    results = [train(engel.ROUTES[0], stock)]
+    results = [train("python", stock)]
     if not quick:
-        stage(2, stages, "the same Caffe with the native layer as a plugin: nothing is rebuilt")
-        plugin = OUTPUT / "plugin.so"
-        run([sys.executable, str(HERE / "build_plugin.py"), "-o", str(plugin)], stock)
-        results.append(train(engel.ROUTES[1], stock, plugin))
-        stage(3, stages, "a copy of Caffe's source gets the native layer, and its tests")
-        tree = patched_tree()
-        rebuilt = dict(os.environ, PYTHONPATH=str(tree / "python"))
-        stage(4, stages, "the rebuilt Caffe trains the same net with type: \"L1Loss\"")
-        results.append(train(engel.ROUTES[2], rebuilt))
-        stage(5, stages, "and with Caffe's EuclideanLoss, for comparison")
-        results.append(train(engel.ROUTES[3], rebuilt))
+        print("\n[2/5] the same Caffe with the native layer as a plugin: nothing is rebuilt")
+        plugin = str(OUTPUT / "plugin.so")
+        run([sys.executable, str(HERE / "build_plugin.py"), "-o", plugin], stock)
+        results.append(train("plugin", stock, plugin))
+        print("\n[3/5] a copy of Caffe's source gets the native layer, and its tests")
+        rebuilt = seeing(patched_tree() / "python")
+        print('\n[4/5] the rebuilt Caffe trains the same net with type: "L1Loss"')
+        results.append(train("native", rebuilt))
+        print("\n[5/5] and with Caffe's EuclideanLoss, for comparison")
+        results.append(train("euclidean", rebuilt))
     report(results)
 
 
-def stage(number: int, stages: int, text: str) -> None:
-    print(f"\n[{number}/{stages}] {text}", flush=True)
-
-
-def run(command: list[str], environment: dict[str, str] | None = None) -> None:
+def run(command: list[str], environment: Mapping[str, str] = os.environ) -> None:
     if subprocess.run(command, env=environment).returncode:
         raise DemoFailed(f"this command failed, see above: {' '.join(command)}")
 
 
-def stock_pycaffe() -> dict[str, str]:
+def seeing(folder: Path, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The environment in which Python finds the modules of a folder first."""
+    path = [str(folder), environment.get("PYTHONPATH")]
+    return dict(environment, PYTHONPATH=os.pathsep.join(filter(None, path)))
+
+
+def stock_pycaffe() -> Mapping[str, str]:
     """The environment in which a Caffe nobody patched is imported."""
-    root = os.environ.get("CAFFE_ROOT", "")
-    own = dict(os.environ, PYTHONPATH=os.pathsep.join(
-        filter(None, [f"{root}/python", os.environ.get("PYTHONPATH")])))
-    for environment in (dict(os.environ), own):
+    for environment in (os.environ, seeing(Path(os.environ.get("CAFFE_ROOT", ""), "python"))):
         if subprocess.run([sys.executable, "-c", "import caffe; caffe.Net"], env=environment,
                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0:
             return environment
     tree = copied_tree("stock")
-    print(f"no pycaffe is built here: building one in {tree}, in minutes", flush=True)
+    print(f"no pycaffe is built here: building one in {tree}, in minutes")
     config = tree / "Makefile.config"
     if not config.exists():
         config.write_text(makefile_config(probe()))
-    make_pycaffe(tree, OUTPUT / "stock.log")
-    return dict(os.environ, PYTHONPATH=str(tree / "python"))
+    make_pycaffe(tree)
+    return seeing(tree / "python")
 
 
 def copied_tree(name: str) -> Path:
@@ -104,44 +101,40 @@ def patched_tree() -> Path:
     check = subprocess.run([*APPLY, "check", str(tree)], stdout=subprocess.PIPE)
     if check.returncode:
         raise DemoFailed("check refused the tree; its message is above")
-    print(check.stdout.decode("utf-8", "replace").splitlines()[-1], flush=True)
+    print(check.stdout.decode("utf-8", "replace").splitlines()[-1])
     run([*APPLY, "apply", str(tree)])
     run([*APPLY, "runtest", "--quick", "--write-config", str(tree)])
-    print("building pycaffe", flush=True)
-    make_pycaffe(tree, OUTPUT / "pycaffe.log")
+    print("building pycaffe")
+    make_pycaffe(tree)
     return tree
 
 
-def make_pycaffe(tree: Path, log: Path) -> None:
-    command = ["make", "-C", str(tree), f"-j{os.cpu_count() or 1}", "pycaffe"]
+def make_pycaffe(tree: Path) -> None:
+    log = OUTPUT / f"{tree.name}.log"
     with log.open("wb") as file:
-        failed = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT).returncode
+        failed = subprocess.run(["make", "-C", str(tree), f"-j{os.cpu_count() or 1}", "pycaffe"],
+                                stdout=file, stderr=subprocess.STDOUT).returncode
     if failed:
-        text = log.read_text("utf-8", "replace")
-        raise DemoFailed(str(diagnose(text, str(log), "make pycaffe")))
+        raise DemoFailed(str(diagnose(log.read_text("utf-8", "replace"), str(log), "make pycaffe")))
 
 
-def train(route: engel.Route, environment: dict[str, str], plugin: Path | None = None) -> dict:
+def train(route: str, environment: Mapping[str, str], *plugin: str) -> dict:
     """One training in a process of its own, since a process has only one Caffe."""
-    file = OUTPUT / f"{route.name}.json"
-    python_path = [str(HERE.parent / "python_layer"), environment.get("PYTHONPATH", "")]
-    environment = dict(environment, PYTHONPATH=os.pathsep.join(filter(None, python_path)),
-                       GLOG_minloglevel="2")
-    command = [sys.executable, str(HERE / "demos" / "train.py"), route.name, str(file)]
+    file = OUTPUT / f"{route}.json"
+    environment = dict(seeing(HERE.parent / "python_layer", environment), GLOG_minloglevel="2")
     started = time.monotonic()
-    run(command + ([str(plugin)] if plugin else []), environment)
+    run([sys.executable, str(HERE / "demos" / "train.py"), route, str(file), *plugin], environment)
     result = json.loads(file.read_text())
     print(f"{engel.ITERATIONS} iterations in {result['seconds']:.2f} s "
-          f"({time.monotonic() - started:.1f} s with starting Caffe)", flush=True)
-    return dict(result, title=route.title, name=route.name)
+          f"({time.monotonic() - started:.1f} s with starting Caffe)")
+    return dict(result, title=engel.ROUTES[route].title, name=route)
 
 
 def report(results: list[dict]) -> None:
     from demos import picture
-    income, food = engel.load()
-    optimum = engel.least_absolute_deviations(income, food)
+    optimum = engel.least_absolute_deviations(*engel.load())
     print(f"\nEngel's 235 households: food = intercept + slope * income\n\n"
-          f"{engel.table(results, optimum)}\n", flush=True)
+          f"{engel.table(results, optimum)}\n")
     file = OUTPUT / "engel.png"
     picture.draw(picture.shown(results), optimum, str(file))
     print(f"picture: {file}")

@@ -23,13 +23,6 @@ def test_the_ground_truth_has_holes():
     assert finite.min() > 7 and finite.max() < motorcycle.DISPARITIES
 
 
-def test_the_mean_over_a_box_is_that_of_a_loop():
-    image = np.random.RandomState(0).rand(9, 11)
-    padded = np.pad(image, 2, mode="edge")
-    expected = [[padded[i:i + 5, j:j + 5].mean() for j in range(11)] for i in range(9)]
-    np.testing.assert_allclose(motorcycle.box_mean(image, 5), expected, rtol=1e-12)
-
-
 def test_a_shifted_image_matches_at_its_shift():
     right = np.random.RandomState(0).rand(40, 120).astype(np.float32)
     left = np.roll(right, 17, axis=1)

@@ -16,14 +16,6 @@ import numpy as np
 ITERATIONS = 2000
 
 
-class Route(NamedTuple):
-    """One way to a loss: how its layer is written."""
-
-    name: str
-    title: str
-    layer: str
-
-
 class Line(NamedTuple):
     """food = intercept + slope * income"""
 
@@ -31,13 +23,20 @@ class Line(NamedTuple):
     slope: float
 
 
-ROUTES = [
-    Route("python", "Python layer, stock Caffe", """type: "Python" loss_weight: 1
+class Route(NamedTuple):
+    """One way to a loss: how its layer is written."""
+
+    title: str
+    layer: str
+
+
+ROUTES = {
+    "python": Route("Python layer, stock Caffe", """type: "Python" loss_weight: 1
       python_param { module: "l1_loss_layer" layer: "L1LossLayer" }"""),
-    Route("plugin", "plugin, stock Caffe", 'type: "L1Loss"'),
-    Route("native", "native layer, rebuilt Caffe", 'type: "L1Loss"'),
-    Route("euclidean", "EuclideanLoss, for comparison", 'type: "EuclideanLoss"'),
-]
+    "plugin": Route("plugin, stock Caffe", 'type: "L1Loss"'),
+    "native": Route("native layer, rebuilt Caffe", 'type: "L1Loss"'),
+    "euclidean": Route("EuclideanLoss, for comparison", 'type: "EuclideanLoss"'),
+}
 
 NET = """
 layer {{ name: "data" type: "Input" top: "income" top: "food"
@@ -49,9 +48,8 @@ layer {{ name: "loss" bottom: "prediction" bottom: "food" top: "loss"
 """
 
 # The sign of a residual does not shrink with it, so the steps must: linearly, down to 0.
-SOLVER = """
-net: "{net}" type: "SGD" base_lr: 0.002 lr_policy: "poly" power: 1 momentum: 0.9
-max_iter: {iterations} display: 0 snapshot: 0 snapshot_after_train: false solver_mode: CPU
+SOLVER = f"""type: "SGD" base_lr: 0.002 lr_policy: "poly" power: 1 momentum: 0.9
+max_iter: {ITERATIONS} display: 0 snapshot: 0 snapshot_after_train: false solver_mode: CPU
 random_seed: 1701
 """
 
@@ -82,16 +80,14 @@ def mean_absolute(line: Line, income: np.ndarray, food: np.ndarray) -> float:
 
 
 def table(results: list[dict], optimum: Line) -> str:
-    rows = [["", "intercept", "slope", "mean |r|", "seconds"]]
-    for result in results:
-        rows.append([result["title"], f"{result['intercept']:.4f}", f"{result['slope']:.6f}",
-                     f"{result['mean_absolute']:.4f}", f"{result['seconds']:.2f}"])
-    income, food = load()
-    rows.append(["the optimum, by linear programming", f"{optimum.intercept:.4f}",
-                 f"{optimum.slope:.6f}", f"{mean_absolute(optimum, income, food):.4f}", ""])
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    return "\n".join("  ".join([row[0].ljust(widths[0])] + [
-        cell.rjust(width) for cell, width in zip(row[1:], widths[1:])]).rstrip() for row in rows)
+    rows = [f"{'':34}  intercept     slope  mean |r|  seconds"]
+    best = dict(optimum._asdict(), title="the optimum, by linear programming",
+                mean_absolute=mean_absolute(optimum, *load()))
+    for each in [*results, best]:
+        seconds = f"{each['seconds']:9.2f}" if "seconds" in each else ""
+        rows.append(f"{each['title']:34}{each['intercept']:11.4f}{each['slope']:10.6f}"
+                    f"{each['mean_absolute']:10.4f}{seconds}")
+    return "\n".join(rows)
 
 
 def verdict(results: list[dict], optimum: Line) -> str:
@@ -99,11 +95,9 @@ def verdict(results: list[dict], optimum: Line) -> str:
     lines = {result["name"]: Line(result["intercept"], result["slope"]) for result in results
              if result["name"] != "euclidean"}
     for name, line in lines.items():
-        for what, actual, expected in zip(Line._fields, line, optimum):
-            if abs(actual / expected - 1) > 0.01:
-                return f"{name}: the {what} {actual} is more than 1 % off the optimum {expected}"
-    for name, line in lines.items():
-        for what, actual, expected in zip(Line._fields, line, lines["python"]):
-            if abs(actual / expected - 1) > 1e-4:
-                return f"{name}: the {what} {actual} is not the Python layer's {expected}"
+        for what, actual, best, python in zip(Line._fields, line, optimum, lines["python"]):
+            if abs(actual / best - 1) > 0.01:
+                return f"{name}: the {what} {actual} is more than 1 % off the optimum {best}"
+            if abs(actual / python - 1) > 1e-4:
+                return f"{name}: the {what} {actual} is not the Python layer's {python}"
     return ""

@@ -27,21 +27,14 @@ def fetch() -> None:
     target = folder()
     if all((target / name).exists() for name in FILES):
         return
-    print("fetching the Motorcycle pair from scikit-image's wheel (12 MB)", flush=True)
+    print("fetching the Motorcycle pair from scikit-image's wheel (12 MB)")
     target.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory(dir=str(target)) as scratch:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "-d", scratch, *WHEEL]
         if subprocess.run(command).returncode:
             sys.exit("demo_stereo: pip could not download it; fix: see above, or "
                      f"{install('python3-pip')}")
-        wheel = next(Path(scratch).glob("*.whl"))
+        [wheel] = Path(scratch).glob("*.whl")
         with zipfile.ZipFile(str(wheel)) as archive:
             for name in FILES:
-                staged = target / (name + ".partial")
-                staged.write_bytes(archive.read(f"skimage/data/{name}"))
-                os.replace(str(staged), str(target / name))
-
-
-def main() -> int:
-    fetch()
-    return 0
+                os.replace(archive.extract(f"skimage/data/{name}", scratch), str(target / name))

@@ -28,16 +28,15 @@ def shown(results: list[dict]) -> dict:
 def draw(results: dict, optimum: engel.Line, file: str) -> None:
     """Draw what shown() returns; the file keeps it as text, which tells whether it is stale."""
     income, food = engel.load()
-    titles = {route.name: route.title for route in engel.ROUTES}
     figure, (left, right) = plt.subplots(1, 2, figsize=(13, 5.2))
     left.scatter(income, food, s=12, color="0.6", edgecolors="none", label="235 households")
     ends = np.array([income.min(), income.max()])
     for name, result in results.items():
         color, style, width = STYLES[name]
         left.plot(ends, result["intercept"] + result["slope"] * ends, style, color=color,
-                  linewidth=width, label=titles[name])
+                  linewidth=width, label=engel.ROUTES[name].title)
         right.plot(*zip(*result["curve"]), style, color=color, linewidth=width,
-                   label=titles[name])
+                   label=engel.ROUTES[name].title)
     least = engel.mean_absolute(optimum, income, food)
     left.plot(ends, optimum.intercept + optimum.slope * ends, color="k", linewidth=0.8,
               label="least absolute deviations (LP)")

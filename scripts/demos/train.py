@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -14,21 +12,20 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from demos import engel  # noqa: E402
-from demos.progress import progress  # noqa: E402
+from demos.solver import make_solver, progress  # noqa: E402
 
 STEP = 10  # iterations from one point of the curve to the next
 
 
 def main(name: str, result: str, plugin: str = "") -> None:
-    import caffe
     if plugin:
         import l1_loss_plugin
         l1_loss_plugin.load(plugin)
-    route = next(route for route in engel.ROUTES if route.name == name)
     income, food = engel.load()
     # The solver works with numbers around 1; the line is taken back to francs afterwards.
     middle, spread, unit = income.mean(), income.std(), food.std()
-    solver = make_solver(caffe, route, len(income))
+    net = engel.NET.format(count=len(income), layer=engel.ROUTES[name].layer)
+    solver = make_solver(net, engel.SOLVER)
     solver.net.blobs["income"].data[:, 0] = (income - middle) / spread
     solver.net.blobs["food"].data[:, 0] = food / unit
 
@@ -37,25 +34,15 @@ def main(name: str, result: str, plugin: str = "") -> None:
         slope = weight * unit / spread
         return engel.Line(bias * unit - slope * middle, slope)
 
-    curve, seconds = [], 0.0
+    curve, seconds = [engel.mean_absolute(line(), income, food)], 0.0
     for _ in progress(range(0, engel.ITERATIONS, STEP), STEP):
-        curve.append(engel.mean_absolute(line(), income, food))
         started = time.perf_counter()
         solver.step(STEP)
         seconds += time.perf_counter() - started
-    curve.append(engel.mean_absolute(line(), income, food))
+        curve.append(engel.mean_absolute(line(), income, food))
     with open(result, "w") as file:
         json.dump(dict(line()._asdict(), mean_absolute=curve[-1], seconds=seconds,
                        curve=list(zip(np.linspace(0, engel.ITERATIONS, len(curve)), curve))), file)
-
-
-def make_solver(caffe, route: engel.Route, count: int):
-    """Caffe's SGD on the net of the route."""
-    with tempfile.TemporaryDirectory() as folder:
-        net, solver = (os.path.join(folder, name) for name in ("net", "solver"))
-        Path(net).write_text(engel.NET.format(count=count, layer=route.layer))
-        Path(solver).write_text(engel.SOLVER.format(net=net, iterations=engel.ITERATIONS))
-        return caffe.get_solver(solver)
 
 
 if __name__ == "__main__":

@@ -32,11 +32,6 @@ root=$cache/root-$key
 say() { printf 'sandbox: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
 
-install_command() {
-  local sudo=; [ "$(id -u)" = 0 ] || sudo='sudo '
-  printf '%sapt-get update && %sapt-get install -y %s' "$sudo" "$sudo" "$*"
-}
-
 # The system's own mirror of Debian, whichever way its sources are written.
 mirror() {
   apt-get indextargets --format '$(REPO_URI) $(LABEL)' 'Created-By: Packages' 2>/dev/null |
@@ -50,13 +45,12 @@ host_packages() {
 }
 
 need_tools() {
-  local missing=() package program
-  for package in $(host_packages); do
-    program=$package
-    case $package in bubblewrap) program=bwrap ;; uidmap) program=newuidmap ;; esac
-    command -v $program >/dev/null || missing+=("$package")
+  local tools="mmdebstrap bwrap" tool
+  [ "$(id -u)" = 0 ] || tools+=" newuidmap"
+  for tool in $tools; do
+    command -v "$tool" >/dev/null ||
+      die "$tool is missing; fix: scripts/host_packages.sh $(host_packages)"
   done
-  [ ${#missing[@]} = 0 ] || die "missing: ${missing[*]}; fix: $(install_command "${missing[@]}")"
   bwrap --ro-bind / / --dev /dev true 2>/dev/null ||
     die "bubblewrap may not make namespaces here; fix: $(
       [ "$(id -u)" = 0 ] && echo 'run outside of this container, or with --privileged' ||
@@ -68,7 +62,7 @@ make_root() {
   need_tools
   local uri partial=$root.partial log=$cache/sandbox.log
   uri=$(mirror)
-  [ -n "$uri" ] || die "apt knows no Debian mirror yet; fix: $(install_command mmdebstrap bubblewrap)"
+  [ -n "$uri" ] || die "apt knows no Debian mirror yet; fix: run apt-get update as root"
   mkdir -p "$cache"
   exec 9>>"$cache/sandbox.lock"  # which may be a link to a file of somebody else's
   flock -n 9 || { say "another run is making the sandbox, waiting for it"; flock 9; }

@@ -44,51 +44,39 @@ fi
 MYPYPATH=python_layer PYTHONPATH=python_layer "$venv/bin/python" -m mypy.stubtest \
   l1_loss l1_loss_plugin
 
+# fetch FOLDER WHAT FILES PIP_ARGUMENT...: wheels, once; FILES of them are taken out, if any.
+fetch() {
+  local folder=$work/$1 wheel
+  [ ! -d "$folder" ] || return 0
+  say "fetching $2"
+  rm -rf "$folder.partial"
+  "$venv/bin/pip" download --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
+    -d "$folder.partial" "${@:4}"
+  for wheel in "$folder.partial"/*.whl; do
+    case $3 in
+      "") continue ;;
+      "*") unzip -q "$wheel" -d "$folder.partial" ;;
+      *) unzip -q -j -o "$wheel" "$3" -d "$folder.partial" ;;
+    esac
+    rm "$wheel"
+  done
+  mv "$folder.partial" "$folder"
+}
 # What builds and installs the package inside the sandbox: the last versions for Python 3.7.
-if [ ! -d "$work/wheels" ]; then
-  say "fetching pip, setuptools and protobuf for the tests of the package"
-  rm -rf "$work/wheels.partial"
-  "$venv/bin/pip" download --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
-    --platform any -d "$work/wheels.partial" \
-    pip==24.0 setuptools==68.0.0 wheel==0.42.0 protobuf==3.20.3
-  mv "$work/wheels.partial" "$work/wheels"
-fi
-
+fetch wheels "pip, setuptools and protobuf for the tests of the package" "" \
+  --platform any pip==24.0 setuptools==68.0.0 wheel==0.42.0 protobuf==3.20.3
 # The last numpy for Python 2.7, which most installed pycaffes still run.
-if [ ! -d "$work/python27" ]; then
-  say "fetching numpy for Python 2.7"
-  rm -rf "$work/python27.partial" && mkdir "$work/python27.partial"
-  "$venv/bin/pip" download --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
-    --python-version 27 --implementation cp --abi cp27mu --platform manylinux1_x86_64 \
-    -d "$work/python27.partial" numpy==1.16.6
-  (cd "$work/python27.partial" && unzip -q ./*.whl && rm ./*.whl)
-  mv "$work/python27.partial" "$work/python27"
-fi
-
+fetch python27 "numpy for Python 2.7" "*" numpy==1.16.6 \
+  --python-version 27 --implementation cp --abi cp27mu --platform manylinux1_x86_64
 # A CMake of today, which refuses what Caffe's CMakeLists.txt asks for.
-if [ ! -d "$work/cmake" ]; then
-  say "fetching CMake 4"
-  rm -rf "$work/cmake.partial" && mkdir "$work/cmake.partial"
-  "$venv/bin/pip" download --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
-    --platform manylinux2014_x86_64 --platform manylinux_2_17_x86_64 \
-    -d "$work/cmake.partial" cmake==4.0.3
-  (cd "$work/cmake.partial" && unzip -q ./*.whl && rm ./*.whl)
-  mv "$work/cmake.partial" "$work/cmake"
-fi
-
+fetch cmake "CMake 4" "*" cmake==4.0.3 \
+  --platform manylinux2014_x86_64 --platform manylinux_2_17_x86_64
 # The headers that Caffe's own GPU headers include and a bare CUDA compiler lacks.
-if [ -x /usr/local/cuda/bin/nvcc ] && [ ! -d "$work/cuda_include" ]; then
-  say "fetching the headers of cuBLAS and cuRAND"
-  rm -rf "$work/cuda.partial" && mkdir "$work/cuda.partial"
+if [ -x /usr/local/cuda/bin/nvcc ]; then
   suffix=
   case $(/usr/local/cuda/bin/nvcc --version) in *"release 12."*) suffix=-cu12 ;; esac
-  "$venv/bin/pip" download --quiet --disable-pip-version-check --no-deps \
-    -d "$work/cuda.partial" "nvidia-cublas$suffix" "nvidia-curand$suffix"
-  for wheel in "$work"/cuda.partial/*.whl; do
-    unzip -q -j -o "$wheel" '*/include/*' -d "$work/cuda.partial/include"
-  done
-  mv "$work/cuda.partial/include" "$work/cuda_include"
-  rm -rf "$work/cuda.partial"
+  fetch cuda_include "the headers of cuBLAS and cuRAND" "*/include/*" \
+    "nvidia-cublas$suffix" "nvidia-curand$suffix"
 fi
 
 "$venv/bin/python" scripts/demo_stereo.py --fetch

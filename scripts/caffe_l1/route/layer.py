@@ -55,7 +55,10 @@ def is_ours(fields: Any) -> bool:
 
 
 def find(fields: list[Field], name: str) -> Field | None:
-    return next((field for field in fields if field.name == name), None)
+    found = [field for field in fields if field.name == name]
+    if len(found) > 1:
+        raise Problem(f'"{name}" is given twice in this layer; fix: remove one', found[1].start)
+    return found[0] if found else None
 
 
 def string(fields: list[Field], name: str) -> bytes | None:
@@ -66,7 +69,7 @@ def string(fields: list[Field], name: str) -> bytes | None:
 def read(layer: Field, comments: list[Token]) -> Layer:
     fields: Any = layer.value
     kind, loss_param, python, native = (
-        find_once(fields, name) for name in ("type", "loss_param", "python_param", "l1_loss_param"))
+        find(fields, name) for name in ("type", "loss_param", "python_param", "l1_loss_param"))
     assert kind
     if python and native:
         raise Problem("this layer has both python_param and l1_loss_param; fix: remove one",
@@ -80,14 +83,7 @@ def read(layer: Field, comments: list[Token]) -> Layer:
     return Layer(
         route, layer.value_start + 1, layer.end - 1, kind, block,
         [c.text.rstrip() for c in comments if block and block.start < c.start < block.end],
-        find(fields, "loss_weight") is not None, own, given)
-
-
-def find_once(fields: list[Field], name: str) -> Field | None:
-    found = [field for field in fields if field.name == name]
-    if len(found) > 1:
-        raise Problem(f'"{name}" is given twice in this layer; fix: remove one', found[1].start)
-    return found[0] if found else None
+        any(field.name == "loss_weight" for field in fields), own, given)
 
 
 def check_axis(own: Options, block: Field) -> None:

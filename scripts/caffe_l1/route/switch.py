@@ -12,7 +12,7 @@ from typing import List, NamedTuple, Tuple
 
 from . import options
 from .errors import Problem
-from .layer import Layer, find, layers
+from .layer import Layer, layers
 from .options import Options
 from .text_format import Field, parse
 
@@ -38,10 +38,11 @@ def switch(data: bytes, to: str) -> Switched:
 
 
 def no_layer(fields: list[Field]) -> Problem:
-    old = find(fields, "layers")
-    if old:
-        return Problem("no L1 layer, and the old layers { } cannot be one; fix: upgrade the net "
-                       "with Caffe's upgrade_net_proto_text, then add the layer", old.start)
+    for field in fields:
+        if field.name == "layers":
+            return Problem("no L1 layer, and the old layers { } cannot be one; fix: upgrade the "
+                           "net with Caffe's upgrade_net_proto_text, then add the layer",
+                           field.start)
     return Problem("no L1 layer; fix: give a net that has a layer of type L1Loss, or of type "
                    "Python with module l1_loss_layer", 0)
 

@@ -11,8 +11,9 @@ import sys
 import time
 from pathlib import Path
 
-import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.image import imread
 from scipy.ndimage import uniform_filter
 
 from .fetch_motorcycle import FILES, folder
@@ -47,7 +48,6 @@ UNMASKED = {"reduction": "MEAN"}
 
 def load() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Left and right image in grey, from 0 to 1, and the left one's disparity in pixels."""
-    from matplotlib.image import imread
     left, right = (imread(str(folder() / name))[..., :3].mean(axis=-1) for name in FILES[:2])
     with np.load(str(folder() / FILES[2])) as file:
         disparity = file[file.files[0]]
@@ -124,31 +124,25 @@ def train(solver, inputs, disparity, iterations: int) -> None:
         solver.step(1)
 
 
-def predict(net, inputs):
-    flat = inputs.reshape(-1, inputs.shape[-1])
-    result = np.empty(len(flat), np.float32)
-    for begin in range(0, len(flat), BATCH):
-        part = flat[begin:begin + BATCH]
-        feed(net, part, np.zeros(len(part)))
+def predict(net, inputs) -> np.ndarray:
+    rows = []
+    for row in inputs:  # which is shorter than a batch
+        net.blobs["matches"].data[:len(row)] = row
         net.forward(end="prediction")
-        result[begin:begin + BATCH] = net.blobs["prediction"].data[:len(part), 0]
-    return result.reshape(inputs.shape[:2]) * DISPARITIES
+        rows.append(net.blobs["prediction"].data[:len(row), 0] * DISPARITIES)
+    return np.array(rows)
 
 
 def draw(disparity: np.ndarray, predicted: np.ndarray, file: Path) -> None:
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-    figure, axes = plt.subplots(1, 3, figsize=(16, 4.2))
-    missing = ~np.isfinite(disparity)
-    true = np.ma.masked_where(missing, disparity)
+    figure = Figure(figsize=(16, 4.2), tight_layout=True)
+    true = np.ma.masked_invalid(disparity)
     panels = [("true disparity (grey: not known)", true, "viridis", 60),
               ("predicted disparity", predicted, "viridis", 60),
               ("|error|", np.abs(predicted - true), "magma", 10)]
-    for axis, (title, image, colors, most) in zip(axes, panels):
+    for axis, (title, image, colors, most) in zip(figure.subplots(1, 3), panels):
         axis.set_facecolor("0.6")
         shown = axis.imshow(image, cmap=colors, vmin=0, vmax=most)
         axis.set(title=title, xticks=[], yticks=[])
         figure.colorbar(shown, ax=axis, fraction=0.032, label="pixels")
-    figure.tight_layout()
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(str(file), dpi=110)

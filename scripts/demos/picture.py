@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import json
 
-import matplotlib
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt  # noqa: E402
-import numpy as np  # noqa: E402
-
-from . import engel  # noqa: E402
+from . import engel
 
 STYLES = {"python": ("#1f77b4", "-", 2.5), "plugin": ("#17becf", "--", 2.0),
           "native": ("#2ca02c", ":", 3.0), "euclidean": ("#d62728", "-", 1.5)}
@@ -28,18 +24,19 @@ def shown(results: list[dict]) -> dict:
 def draw(results: dict, optimum: engel.Line, file: str) -> None:
     """Draw what shown() returns; the file keeps it as text, which tells whether it is stale."""
     income, food = engel.load()
-    figure, (left, right) = plt.subplots(1, 2, figsize=(13, 5.2))
+    figure = FigureCanvasAgg(Figure(figsize=(13, 5.2))).figure
+    left, right = figure.subplots(1, 2)
     left.scatter(income, food, s=12, color="0.6", edgecolors="none", label="235 households")
-    ends = np.array([income.min(), income.max()])
+    ends = [income.min(), income.max()]
     for name, result in results.items():
         color, style, width = STYLES[name]
-        left.plot(ends, result["intercept"] + result["slope"] * ends, style, color=color,
-                  linewidth=width, label=engel.ROUTES[name].title)
-        right.plot(*zip(*result["curve"]), style, color=color, linewidth=width,
-                   label=engel.ROUTES[name].title)
+        look = dict(color=color, linewidth=width, label=engel.ROUTES[name].title)
+        left.plot(ends, [result["intercept"] + result["slope"] * end for end in ends], style,
+                  **look)
+        right.plot(*zip(*result["curve"]), style, **look)
     least = engel.mean_absolute(optimum, income, food)
-    left.plot(ends, optimum.intercept + optimum.slope * ends, color="k", linewidth=0.8,
-              label="least absolute deviations (LP)")
+    left.plot(ends, [optimum.intercept + optimum.slope * end for end in ends], color="k",
+              linewidth=0.8, label="least absolute deviations (LP)")
     right.axhline(least, color="k", linewidth=0.8, label=f"the least possible, {least:.2f}")
     left.set(xlabel="income, francs a year", ylabel="food expenditure, francs a year",
              title="What the nets learned")
@@ -52,4 +49,3 @@ def draw(results: dict, optimum: engel.Line, file: str) -> None:
         axis.spines["right"].set_visible(False)
     figure.tight_layout()
     figure.savefig(file, dpi=80, metadata={"Description": json.dumps(results)})
-    plt.close(figure)

@@ -9,6 +9,7 @@
 # On a fresh Debian machine it sets up what it needs.
 set -euo pipefail
 here=$PWD
+die() { printf 'demo: %s\n' "$*" >&2; exit 2; }
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 picture= options=()
@@ -18,12 +19,10 @@ while [ $# -gt 0 ]; do
     --quick) options=(--quick) ;;
     --picture)
       picture=$(cd "$here" && realpath -m -- "${2-}" 2>/dev/null) || picture=
-      [ -n "$picture" ] && [ -d "${picture%/*}/" ] && [ ! -d "$picture" ] || {
-        echo "demo: --picture '${2-}': no file can be written there; fix: name another" >&2
-        exit 2
-      }
+      [ -n "$picture" ] && [ -d "${picture%/*}/" ] && [ ! -d "$picture" ] ||
+        die "--picture '${2-}': no file can be written there; fix: name another"
       shift ;;
-    *) echo "demo: unknown option '$1'; use --quick, --picture FILE, or nothing" >&2; exit 2 ;;
+    *) die "unknown option '$1'; use --quick, --picture FILE, or nothing" ;;
   esac
   shift
 done
@@ -36,11 +35,8 @@ demo() {
 }
 
 if [ -n "${CAFFE_ROOT-}" ]; then
-  [ -f "$CAFFE_ROOT/src/caffe/proto/caffe.proto" ] || {
-    echo "demo: $CAFFE_ROOT/src/caffe/proto/caffe.proto is missing; fix: set CAFFE_ROOT to a" \
-      "source checkout of Caffe" >&2
-    exit 2
-  }
+  proto=$CAFFE_ROOT/src/caffe/proto/caffe.proto
+  [ -f "$proto" ] || die "$proto is missing; fix: set CAFFE_ROOT to a source checkout of Caffe"
   export CAFFE_L1_WORK=${CAFFE_L1_WORK:-${XDG_CACHE_HOME:-$HOME/.cache}/caffe-l1-loss/work}
   demo env
 fi

@@ -114,19 +114,17 @@ run_in_root() {
       args+=(--ro-bind "$entry" "$name")
     fi
   done
-  # The CUDA toolkit of this machine, where there is one, compiles the .cu files.
-  [ ! -x /usr/local/cuda/bin/nvcc ] || args+=(--ro-bind /usr/local/cuda /usr/local/cuda)
   args+=(--dev /dev --proc /proc --tmpfs /tmp --dir /tmp/home)
-  [ ! -e /etc/resolv.conf ] || args+=(--ro-bind /etc/resolv.conf /etc/resolv.conf)
-  args+=(--bind "$repo" "$repo" --bind "$work" "$work" --chdir "$repo" --clearenv)
+  # The CUDA toolkit of this machine, where there is one, compiles the .cu files.
+  args+=(--ro-bind-try /usr/local/cuda /usr/local/cuda --ro-bind-try /etc/resolv.conf{,})
+  args+=(--bind "$repo" "$repo" --bind "$work" "$work" --chdir "$repo")
+  local variables=(PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin HOME=/tmp/home LANG=C.UTF-8
+    CAFFE_ROOT=/usr/src/caffe CAFFE_L1_WORK="$work" CAFFE_L1_SANDBOX=1 PYTHONDONTWRITEBYTECODE=1
+    OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1)
   for name in CI TERM COLUMNS GLOG_minloglevel PYTEST_ADDOPTS HYPOTHESIS_PROFILE CAFFE_L1_FUZZ; do
-    [ -z "${!name+set}" ] || args+=(--setenv "$name" "${!name}")
+    [ -z "${!name+set}" ] || variables+=("$name=${!name}")
   done
-  args+=(--setenv PATH /usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin --setenv HOME /tmp/home)
-  args+=(--setenv LANG C.UTF-8 --setenv CAFFE_ROOT /usr/src/caffe --setenv CAFFE_L1_WORK "$work")
-  args+=(--setenv PYTHONDONTWRITEBYTECODE 1 --setenv OMP_NUM_THREADS 1)
-  args+=(--setenv OPENBLAS_NUM_THREADS 1 --setenv CAFFE_L1_SANDBOX 1)
-  exec bwrap --die-with-parent "${args[@]}" "$@"
+  exec env -i "${variables[@]}" "$(command -v bwrap)" --die-with-parent "${args[@]}" "$@"
 }
 
 clean() {

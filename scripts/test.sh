@@ -12,6 +12,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 say() { printf 'test: %s\n' "$*" >&2; }
+die() { say "$*"; exit 1; }
 
 case ${1-} in
   --sanitize) shift; set -- tests/test_memory_safety.py "$@" ;;
@@ -91,16 +92,12 @@ if [ -n "${CAFFE_ROOT-}" ]; then
   run=(env PATH="$CAFFE_ROOT/build/tools:$PATH"
     PYTHONPATH="$CAFFE_ROOT/python${PYTHONPATH:+:$PYTHONPATH}")
   for module in caffe numpy google.protobuf pytest hypothesis scipy matplotlib tqdm; do
-    "${run[@]}" python3 -c "import $module" 2>/dev/null || {
-      say "your python3 has no $module; fix: install it there (caffe: make pycaffe in CAFFE_ROOT)," \
+    "${run[@]}" python3 -c "import $module" 2>/dev/null ||
+      die "your python3 has no $module; fix: install it there (caffe: make pycaffe in CAFFE_ROOT)," \
         "or leave CAFFE_ROOT unset"
-      exit 1
-    }
   done
-  "${run[@]}" sh -c 'command -v caffe' >/dev/null || {
-    say "$CAFFE_ROOT/build/tools has no caffe; fix: make tools there, or leave CAFFE_ROOT unset"
-    exit 1
-  }
+  "${run[@]}" sh -c 'command -v caffe' >/dev/null ||
+    die "$CAFFE_ROOT/build/tools has no caffe; fix: make tools there, or leave CAFFE_ROOT unset"
 fi
 # Each file of tests in one process, as many at once as there are cores; with -n 0 all in one.
 at_once=()

@@ -12,7 +12,6 @@ import argparse
 import json
 import os
 import platform
-import statistics
 import subprocess
 import sys
 import time
@@ -27,45 +26,24 @@ from caffe_l1.common.output import run  # noqa: E402
 
 COUNTS = [1024, 8192, 65536, 524288, 4194304, 33554432]
 ACCURACY_COUNT = 100_000_000
-LEAST_SECONDS = 2e-2  # of one measurement: short calls are repeated until they take that long
-
-
-class Worker:
-    """A process that times what it is told to."""
-
-    def __init__(self, command: list[str]) -> None:
-        environment = dict(os.environ, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        text=True, env=environment)
-
-    def ask(self, **request: Any) -> dict:
-        assert self.process.stdin and self.process.stdout
-        self.process.stdin.write(json.dumps(request) + "\n")
-        self.process.stdin.flush()
-        line = self.process.stdout.readline()
-        if not line:
-            sys.exit("benchmark: a measuring process ended; see its message above")
-        return json.loads(line)
-
-    def end(self) -> None:
-        self.process.communicate()
+PARTS = HERE / "benchmarks"
+IN_SANDBOX = [] if os.environ.get("CAFFE_ROOT") else [f"{HERE}/sandbox.sh", "run"]
+PYTHON = [*IN_SANDBOX, "python3"]  # one that has a Caffe
 
 
 def main(arguments: list[str]) -> int:
     options = parse(arguments)
     if options.markdown:
         return print_markdown(options.markdown)
-    workers = start_workers(options.torch)
+    workers = make_workers(options.torch)
     rows = []
     for dtype in ("float32", "float64"):
         for count in options.counts:
             print(f"benchmark: {count:,} x {dtype}", file=sys.stderr)
             rows.append({"dtype": dtype, "count": count,
                          "seconds": measure(workers, dtype, count, options.repetitions)})
-    errors = workers[0].ask(errors=["L1Loss", ACCURACY_COUNT]) if options.accuracy else None
-    memory = workers[0].ask(memory=max(options.counts))
-    for worker in workers:
-        worker.end()
+    errors = ask(workers[0], "errors", "L1Loss", ACCURACY_COUNT) if options.accuracy else None
+    memory = ask(workers[0], "memory", max(options.counts))
     result = {"date": time.strftime("%Y-%m-%d"), "processor": processor(), "threads": 1,
               "rows": rows, "relative_errors_of_1e8_floats": errors,
               "bytes_beside_the_blobs": memory}
@@ -79,8 +57,7 @@ def main(arguments: list[str]) -> int:
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--json", metavar="FILE", type=new_file,
-                        help="write all figures there too")
+    parser.add_argument("--json", metavar="FILE", type=new_file, help="write all figures there too")
     parser.add_argument("--markdown", metavar="FILE", type=Path,
                         help="measure nothing; print such a file as the table in scripts/README.md")
     parser.add_argument("--plot", metavar="FILE.png", type=new_file, help="draw time over size")
@@ -95,30 +72,29 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("at least 1")
-    return number
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return int(text)
 
 
 def new_file(text: str) -> Path:
-    """Found out before the minutes of measuring, not after them."""
+    """Checked before the minutes of measuring, not after them."""
     file = Path(text)
     if file.is_dir() or not file.parent.is_dir():
         raise argparse.ArgumentTypeError(f"{text}: no file can be written there")
     return file
 
 
-def python_with_torch(text: str) -> Path:
+def python_with_torch(text: str) -> str:
     try:
         found = subprocess.run([text, "-c", "import torch"], stdout=subprocess.DEVNULL,
-                               stderr=subprocess.DEVNULL).returncode == 0
+                               stderr=subprocess.DEVNULL)
     except OSError as error:
         raise argparse.ArgumentTypeError(f"{text}: {error.strerror}") from None
-    if not found:
+    if found.returncode:
         raise argparse.ArgumentTypeError(f"{text} cannot import torch; fix: {text} -m pip install "
                                          "torch")
-    return Path(text)
+    return text
 
 
 def print_markdown(file: Path) -> int:
@@ -127,7 +103,8 @@ def print_markdown(file: Path) -> int:
     except OSError as error:
         sys.exit(f"benchmark: {file}: {error.strerror}")
     except (ValueError, KeyError, TypeError):
-        sys.exit(f"benchmark: {file}: not what --json writes; fix: run it again, with its accuracy")
+        sys.exit(f"benchmark: {file}: not a whole result; fix: make one by --json FILE, without "
+                 "--no-accuracy")
     return 0
 
 
@@ -136,54 +113,44 @@ def work_folder() -> Path:
     return Path(os.environ.get("CAFFE_L1_WORK") or f"{cache}/caffe-l1-loss/work")
 
 
-def default_torch() -> Path | None:
+def default_torch() -> str | None:
     python = work_folder() / "venv" / "bin" / "python"
-    return python if python.exists() else None
+    return str(python) if python.exists() else None
 
 
-def start_workers(torch: Path | None) -> list[Worker]:
+def make_workers(torch: str | None) -> list[list[str]]:
+    """The commands that measure, each with what it measures built."""
     folder = work_folder() / "bench"
     print("benchmark: compiling; the first time this builds a patched Caffe, about 3 minutes",
           file=sys.stderr)
-    built = subprocess.run([*sandbox(), "python3", str(HERE / "benchmarks" / "build.py"),
-                            str(folder)])
+    built = subprocess.run([*PYTHON, f"{PARTS}/build.py", str(folder)], stdout=sys.stderr)
     if built.returncode:
         sys.exit(built.returncode)
-    worker = str(HERE / "benchmarks" / "worker.py")
-    pycaffe = ["env", f"PYTHONPATH={folder / 'patched' / 'python'}"]
-    workers = [
-        Worker([*sandbox(), *pycaffe, "python3", worker, "patched", str(folder / "patched")]),
-        Worker([*sandbox(), "python3", worker, "stock", str(folder / "stock")])]
-    if torch:
-        workers.append(Worker([str(torch), worker, "torch"]))
-    return workers
+    worker = f"{PARTS}/worker.py"
+    pycaffe = ["env", f"PYTHONPATH={folder}/patched/python"]
+    workers = [[*IN_SANDBOX, *pycaffe, "python3", worker, "patched", f"{folder}/patched"],
+               [*PYTHON, worker, "stock", f"{folder}/stock"]]
+    return workers + ([[torch, worker, "torch", ""]] if torch else [])
 
 
-def sandbox() -> list[str]:
-    """What a command that needs Caffe begins with."""
-    return [] if os.environ.get("CAFFE_ROOT") else [str(HERE / "sandbox.sh"), "run"]
-
-
-def measure(workers: list[Worker], dtype: str, count: int, repetitions: int) -> dict:
+def measure(workers: list[list[str]], dtype: str, count: int, repetitions: int) -> dict:
     """Median seconds per call, by name and direction.
 
-    One process after the other, since the memory that others hold slows them down; in a process
-    all take turns in each repetition.
+    One process after the other, since the memory that others hold slows them down.
     """
     seconds: dict = {}
     for worker in workers:
-        turns = []
-        for name in worker.ask(open=[dtype, count])["names"]:
-            for direction in ("forward", "backward"):
-                once = worker.ask(time=[name, direction, 1])["seconds"]
-                turns.append((name, direction, max(1, int(LEAST_SECONDS / once))))
-        for _ in range(repetitions):
-            for name, direction, times in turns:
-                answer = worker.ask(time=[name, direction, times])["seconds"]
-                seconds.setdefault(name, {}).setdefault(direction, []).append(answer)
-        worker.ask(close=True)
-    return {name: {direction: statistics.median(values) for direction, values in both.items()}
-            for name, both in seconds.items()}
+        seconds.update(ask(worker, "measure", dtype, count, repetitions))
+    return seconds
+
+
+def ask(worker: list[str], method: str, *arguments: object) -> Any:
+    environment = dict(os.environ, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
+    done = subprocess.run([*worker, method, json.dumps(arguments)], stdout=subprocess.PIPE,
+                          env=environment)
+    if done.returncode:
+        sys.exit("benchmark: a measuring process failed; see its message above")
+    return json.loads(done.stdout)
 
 
 def processor() -> str:
@@ -196,8 +163,8 @@ def processor() -> str:
 
 def plot(result: dict, file: Path) -> None:
     """By the Python of the sandbox, which has matplotlib."""
-    drawn = subprocess.run([*sandbox(), "python3", str(HERE / "benchmarks" / "plot.py")],
-                           input=json.dumps(result).encode(), stdout=subprocess.PIPE)
+    drawn = subprocess.run([*PYTHON, f"{PARTS}/plot.py"], input=json.dumps(result).encode(),
+                           stdout=subprocess.PIPE)
     if drawn.returncode:
         sys.exit("benchmark: the plot failed; see the message above")
     file.write_bytes(drawn.stdout)

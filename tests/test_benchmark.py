@@ -24,26 +24,23 @@ COUNT = 1 << 22
 
 @pytest.fixture(scope="module")
 def worker(native_caffe, tmp_path_factory):
-    """A measuring process on the patched Caffe of the tests."""
+    """The command that measures the patched Caffe of the tests."""
     folder = tmp_path_factory.mktemp("bench")
     with mock.patch.dict(os.environ, CAFFE_ROOT=str(native_caffe.parent)):
         build.build_beside(installed.find(), HARNESS, folder / "harness.so")
     script = str(REPO / "scripts" / "benchmarks" / "worker.py")
-    worker = benchmark.Worker(["env", f"PYTHONPATH={native_caffe}", sys.executable, script,
-                               "patched", str(folder)])
-    yield worker
-    worker.end()
+    return ["env", f"PYTHONPATH={native_caffe}", sys.executable, script, "patched", str(folder)]
 
 
 @pytest.mark.parametrize("kind, error", [("L1Loss", 1e-6), ("L1LossArticle", 1e-4)])
 def test_the_articles_layer_computes_the_same(worker, kind, error):
     """In single precision throughout, which the sum of so many shows."""
-    errors = worker.ask(errors=[kind, COUNT])
+    errors = benchmark.ask(worker, "errors", kind, COUNT)
     assert errors["forward"] < error and errors["backward"] == 0
 
 
 def test_memory_beside_the_blobs(worker):
-    taken = worker.ask(memory=4 * COUNT)
+    taken = benchmark.ask(worker, "memory", 4 * COUNT)
     assert taken["native"] == pytest.approx(0, abs=0.2)
     assert taken["python"] == pytest.approx(0, abs=0.2)
     # The buffer of differences; the temporary arrays of numpy.

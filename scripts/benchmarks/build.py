@@ -41,9 +41,11 @@ def make_patched(source: Path, tree: Path) -> None:
         shutil.rmtree(tree, ignore_errors=True)
         shutil.copytree(str(source.resolve()), str(tree), symlinks=True)
         script = [sys.executable, str(HERE.parent / "apply_patch.py")]
-        run([*script, "apply", str(tree)])
-        run([*script, "runtest", "--quick", "--write-config", str(tree)])
-        run(["make", "-C", str(tree), f"-j{os.cpu_count() or 1}", "pycaffe"])
+        for command in ([*script, "apply", str(tree)],
+                        [*script, "runtest", "--quick", "--write-config", str(tree)],
+                        ["make", "-C", str(tree), f"-j{os.cpu_count() or 1}", "pycaffe"]):
+            if subprocess.run(command).returncode:
+                raise BuildFailed(f"{' '.join(command)} failed", "see its message above")
         stamp.write_text(digest())
     os.environ["CAFFE_ROOT"] = str(tree)
     build.build_beside(installed.find(), HARNESS, tree / "harness.so")
@@ -60,14 +62,6 @@ def make_stock(folder: Path) -> None:
 def digest() -> str:
     files = sorted(path for path in KIT.rglob("*") if path.is_file())
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
-
-
-def run(command: list[str]) -> None:
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                          errors="replace")
-    if done.returncode:
-        last = (done.stdout.splitlines() or [""])[-1]
-        raise BuildFailed(f"{' '.join(command[:4])} failed: {last}")
 
 
 if __name__ == "__main__":

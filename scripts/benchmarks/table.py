@@ -2,49 +2,44 @@
 
 from __future__ import annotations
 
+DIRECTIONS = ("forward", "backward")
 # Bytes that a call moves for each element of 4 bytes, read and written, by what it must do:
 # ours reads x and y, and writes both gradients; the article's also goes through its buffer.
-BYTES = {"native": (8, 16), "article": (16, 48)}
-
-
-def render(result: dict) -> str:
-    lines = [f"{result['processor']}, {result['threads']} thread, {result['date']}; medians; "
-             "ratios are times over the native layer's, so 2.0x means: ours is twice as fast"]
-    for dtype in sorted({row["dtype"] for row in result["rows"]}):
-        rows = [row for row in result["rows"] if row["dtype"] == dtype]
-        for direction in ("forward", "backward"):
-            lines += ["", f"{direction}, {dtype}", *columns(rows, direction, dtype)]
-    lines += ["", *variants(result)]
-    errors = result["relative_errors_of_1e8_floats"]
-    if errors:
-        lines += ["", "relative error of 100,000,000 floats: "
-                      f"loss {errors['forward']:.1e}, gradients {errors['backward']:.1e}"]
-    taken = ", ".join(f"{name} {value:.2f}" for name, value
-                      in result["bytes_beside_the_blobs"].items())
-    lines += ["", f"bytes per element taken beside the blobs, at most: {taken}"]
-    return "\n".join(lines)
-
-
-# The rows of the table in scripts/README.md: whose figure it is, and what it is called there.
-SHORT = {
+BYTES = {"native": {"forward": 8, "backward": 16}, "article": {"forward": 16, "backward": 48}}
+# Whose figures a result holds, and what they are called in scripts/README.md.
+TITLES = {
     "native": "native layer", "plugin": "plugin",
     "limit": "the memory: reading both arrays; memcpy of both", "article": "the article's layer",
     "euclidean": "Caffe's EuclideanLoss", "torch": "PyTorch", "python": "Python layer",
     "numpy": "a plain numpy Python layer"}
 
 
+def render(result: dict) -> str:
+    lines = [f"{result['processor']}, {result['threads']} thread, {result['date']}; medians; "
+             "ratios are times relative to the native layer, so 2.0x means: ours is twice as fast"]
+    for dtype in sorted({row["dtype"] for row in result["rows"]}):
+        rows = [row for row in result["rows"] if row["dtype"] == dtype]
+        for direction in DIRECTIONS:
+            lines += ["", f"{direction}, {dtype}", *columns(rows, direction, dtype)]
+    lines += ["", *variants(result)]
+    errors, beside = result["relative_errors_of_1e8_floats"], result["bytes_beside_the_blobs"]
+    if errors:
+        lines += ["", "relative error of 100,000,000 floats: "
+                      f"loss {errors['forward']:.1e}, gradients {errors['backward']:.1e}"]
+    taken = ", ".join(f"{name} {value:.2f}" for name, value in beside.items())
+    return "\n".join([*lines, "", f"bytes per element taken beside the blobs, at most: {taken}"])
+
+
 def markdown(result: dict) -> str:
     """The largest size in float, for scripts/README.md."""
-    row = max((row for row in result["rows"] if row["dtype"] == "float32"),
-              key=lambda row: row["count"])
-    native = row["seconds"]["native"]
+    row = largest(result)
     lines = [f"| {row['count']:,} floats, {result['threads']} thread | forward | backward, both |",
              "|---|---|---|"]
-    for name, title in SHORT.items():
+    for name, title in TITLES.items():
         if name in row["seconds"]:
-            cells = [f"{row['seconds'][name][way] * 1e3:.1f} ms "
-                     f"({row['seconds'][name][way] / native[way]:.1f}x)"
-                     for way in ("forward", "backward")]
+            own, native = row["seconds"][name], row["seconds"]["native"]
+            cells = [f"{own[way] * 1e3:.1f} ms ({own[way] / native[way]:.1f}x)"
+                     for way in DIRECTIONS]
             lines.append(f"| {title} | {' | '.join(cells)} |")
     errors, beside = result["relative_errors_of_1e8_floats"], result["bytes_beside_the_blobs"]
     return "\n".join([
@@ -58,41 +53,40 @@ def markdown(result: dict) -> str:
 
 def columns(rows: list, direction: str, dtype: str) -> list[str]:
     limit = "read both" if direction == "forward" else "memcpy both"
-    size = 4 if dtype == "float32" else 8
-    moved = {name: BYTES[name][direction == "backward"] * size // 4 for name in BYTES}
-    head = ["elements", "native", "bytes/el.", "GB/s", f"over {limit}", "article's",
-            "bytes/el.", "plugin", "Euclidean", "PyTorch", "Python layer", "plain numpy"]
-    lines = [head]
+    native, article = (BYTES[name][direction] * (1 if dtype == "float32" else 2) for name in BYTES)
+    lines = [["elements", "native", "bytes/el.", "GB/s", f"over {limit}", "article's",
+              "bytes/el.", "plugin", "Euclidean", "PyTorch", "Python layer", "plain numpy"]]
     for row in rows:
         seconds = {name: both[direction] for name, both in row["seconds"].items()}
-        native = seconds["native"]
+        speed = native * row["count"] / seconds["native"] / 1e9
         lines.append([
-            f"{row['count']:,}", duration(native), str(moved["native"]),
-            f"{moved['native'] * row['count'] / native / 1e9:.1f}",
-            f"{native / seconds['limit']:.2f}x", ratio(seconds, "article", native),
-            str(moved["article"]), ratio(seconds, "plugin", native),
-            ratio(seconds, "euclidean", native),
-            ratio(seconds, "torch", native), duration(seconds.get("python")),
-            ratio(seconds, "numpy", seconds.get("python"))])
+            f"{row['count']:,}", duration(seconds["native"]), str(native), f"{speed:.1f}",
+            f"{seconds['native'] / seconds['limit']:.2f}x", ratio(seconds, "article"), str(article),
+            ratio(seconds, "plugin"), ratio(seconds, "euclidean"), ratio(seconds, "torch"),
+            duration(seconds.get("python")), ratio(seconds, "numpy", "python")])
     return align(lines)
 
 
 def variants(result: dict) -> list[str]:
     """What the options cost, at the largest size in float."""
-    row = max((row for row in result["rows"] if row["dtype"] == "float32"),
-              key=lambda row: row["count"])
-    plain = row["seconds"]["native"]
+    row = largest(result)
     lines = [["native, by option", "forward", "over plain", "backward", "over plain"]]
     for name, both in sorted(row["seconds"].items()):
         if name.startswith("native"):
-            lines.append([name.replace("native", "").strip() or "plain"] + [
-                cell for direction in ("forward", "backward") for cell in
-                (duration(both[direction]), f"{both[direction] / plain[direction]:.2f}x")])
+            lines.append([name[len("native "):] or "plain"])
+            for way in DIRECTIONS:
+                over = both[way] / row["seconds"]["native"][way]
+                lines[-1] += [duration(both[way]), f"{over:.2f}x"]
     return [f"{row['count']:,} elements, float32", *align(lines)]
 
 
-def ratio(seconds: dict, name: str, base: float | None) -> str:
-    return f"{seconds[name] / base:.1f}x" if name in seconds and base else "-"
+def largest(result: dict) -> dict:
+    return max((row for row in result["rows"] if row["dtype"] == "float32"),
+               key=lambda row: row["count"])
+
+
+def ratio(seconds: dict, name: str, base: str = "native") -> str:
+    return f"{seconds[name] / seconds[base]:.1f}x" if {name, base} <= set(seconds) else "-"
 
 
 def duration(seconds: float | None) -> str:

@@ -78,10 +78,8 @@ def shown(value: Any) -> str:
 def of_block(block: Field) -> Options:
     """What python_param or l1_loss_param says."""
     if block.name == "l1_loss_param":
-        options: Options = {}
-        for field in once(block, OPTIONS):
-            options.update(checked({field.name: of_word(field)}, field.start))
-        return options
+        return {name: value for field in once(block, OPTIONS) for name, value
+                in checked({field.name: of_word(field)}, field.start).items()}
     for field in once(block, ("module", "layer", "param_str", "share_in_parallel")):
         if field.name == "param_str":
             return of_param_str(field.get(bytes).decode("utf-8", "replace"), field.start)
@@ -102,8 +100,16 @@ def once(message: Field, allowed: Collection[str]) -> list[Field]:
 
 
 def of_param_str(text: str, offset: int) -> Options:
+    try:
+        found = json.loads(text.strip(" \t\r\n") or "{}", parse_int=Integer, parse_float=Number,
+                           parse_constant=not_a_number, object_pairs_hook=tuple)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, tuple):  # of the names and values of an object
+        raise Problem('param_str is not valid JSON; allowed: an object such as '
+                      '{"reduction": "MEAN"}', offset)
     given: dict[str, Any] = {}
-    for written, value in read_object(text.strip(" \t\r\n") or "{}", offset):
+    for written, value in found:
         name = CAMEL_CASE.get(written, written)
         if name not in OPTIONS:
             raise Problem(f"unknown option {json.dumps(written)}; allowed: {', '.join(OPTIONS)}",
@@ -112,18 +118,6 @@ def of_param_str(text: str, offset: int) -> Options:
             raise Problem(f'option "{name}" is given twice; fix: give it once', offset)
         given[name] = value
     return checked(given, offset)
-
-
-def read_object(text: str, offset: int) -> tuple[tuple[str, Any], ...]:
-    try:
-        found = json.loads(text, parse_int=Integer, parse_float=Number,
-                           parse_constant=not_a_number, object_pairs_hook=tuple)
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, tuple):
-        raise Problem('param_str is not valid JSON; allowed: an object such as '
-                      '{"reduction": "MEAN"}', offset)
-    return found
 
 
 def of_word(field: Field) -> Any:
@@ -136,8 +130,8 @@ def of_word(field: Field) -> Any:
 
 def number(word: str) -> Any:
     """Text format has 0x10, 010, .5 and 1f as well; what is no number stays a word."""
+    is_octal = re.match(r"-?0[0-7]+\Z", word)
     try:
-        is_octal = re.match(r"-?0[0-7]+\Z", word)
         return Integer(str(int(word, 8 if is_octal else 0)))
     except ValueError:
         pass
@@ -150,17 +144,17 @@ def number(word: str) -> Any:
 def of_loss_param(loss_param: Field) -> Options:
     """What L1Loss reads there."""
     options: Options = {}
-    given = {field.name: field.get(str) for field in once(
-        loss_param, ("ignore_label", "normalization", "normalize"))}
-    if "normalization" in given:
-        if given["normalization"] not in NORMALIZATIONS:
-            raise Problem(f"normalization is {given['normalization']}; allowed: FULL, VALID, "
-                          "BATCH_SIZE, NONE", loss_param.start)
-        options["reduction"] = NORMALIZATIONS[given["normalization"]]
-    elif "normalize" in given:
-        options["reduction"] = "VALID_MEAN" if WORDS.get(given["normalize"]) else "BATCHMEAN"
-    if "ignore_label" in given:
-        options["ignore_label"] = number(given["ignore_label"])
+    for field in once(loss_param, ("ignore_label", "normalization", "normalize")):
+        word = field.get(str)
+        if field.name == "ignore_label":
+            options["ignore_label"] = number(word)
+        elif field.name == "normalize":
+            options.setdefault("reduction", "VALID_MEAN" if WORDS.get(word) else "BATCHMEAN")
+        elif word in NORMALIZATIONS:
+            options["reduction"] = NORMALIZATIONS[word]
+        else:
+            raise Problem(f"normalization is {word}; allowed: FULL, VALID, BATCH_SIZE, NONE",
+                          loss_param.start)
     return checked(options, loss_param.start)
 
 

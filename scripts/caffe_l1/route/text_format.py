@@ -13,7 +13,6 @@ from typing import Iterator, NamedTuple, TypeVar
 from .errors import Problem
 
 T = TypeVar("T", list, bytes, str)
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 DEPTH = 100
 TOKEN = re.compile(rb"""[ \t\r\n\v\f]*(?:
     (?P<comment>\#[^\n\0]*)
@@ -69,7 +68,7 @@ def parse(data: bytes) -> tuple[list[Field], list[Token]]:
 
 
 def tokens(data: bytes) -> Iterator[Token]:
-    kind, at = "", len(BYTE_ORDER_MARK) if data.startswith(BYTE_ORDER_MARK) else 0
+    kind, at = "", 3 if data.startswith(b"\xef\xbb\xbf") else 0  # a byte order mark
     while kind != "end":
         match = TOKEN.match(data, at)
         assert match and match.lastgroup

@@ -61,7 +61,7 @@ def demo(quick: bool) -> None:
 
 def run(command: list[str], environment: Mapping[str, str] = os.environ) -> None:
     if subprocess.run(command, env=environment).returncode:
-        raise DemoFailed(f"this command failed, see above: {' '.join(command)}")
+        raise DemoFailed(f"{' '.join(command)} failed; fix: see its message above")
 
 
 def seeing(folder: Path, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -100,7 +100,7 @@ def patched_tree() -> Path:
     tree = copied_tree("patched")
     check = subprocess.run([*APPLY, "check", str(tree)], stdout=subprocess.PIPE)
     if check.returncode:
-        raise DemoFailed("check refused the tree; its message is above")
+        raise DemoFailed("check refused the tree; fix: see its message above")
     print(check.stdout.decode("utf-8", "replace").splitlines()[-1])
     run([*APPLY, "apply", str(tree)])
     run([*APPLY, "runtest", "--quick", "--write-config", str(tree)])

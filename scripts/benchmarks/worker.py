@@ -1,7 +1,7 @@
 """Measures in a process of its own, which prints one line of JSON.
 
-`worker.py patched|stock|torch FOLDER METHOD ARGUMENTS` calls a method of Caffe or Torch; ARGUMENTS
-is a JSON list.
+`worker.py patched|stock|torch FOLDER measure [DTYPE, COUNT, REPETITIONS]`, the list as JSON; or
+`patched FOLDER METHOD [ARGUMENTS]`, a method of Caffe.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ Timers = Dict[str, Dict[str, Timer]]  # by name and direction
 
 BATCH = 256
 LEAST_SECONDS = 2e-2  # of one measurement: short calls are repeated until they take that long
-VARIANTS: dict[str, dict[str, Any]] = {
-    "native": {},
-    "native weighted": {"bottom": "w"},
-    "native per sample": {"bottom": "sample"},
-    "native ignore_label": {"options": {"ignore_label": -1}},
-    "native ignore_nonfinite": {"options": {"ignore_nonfinite_target": True}},
-    "native valid_mean": {"options": {"reduction": "VALID_MEAN", "ignore_label": -1}},
+VARIANTS = {  # what their layer has beside two bottoms and a top
+    "native": "loss_weight: 1",
+    "native weighted": 'loss_weight: 1 bottom: "w"',
+    "native per sample": 'loss_weight: 1 bottom: "sample"',
+    "native ignore_label": "loss_weight: 1 l1_loss_param { ignore_label: -1 }",
+    "native ignore_nonfinite": "loss_weight: 1 l1_loss_param { ignore_nonfinite_target: true }",
+    "native valid_mean": "loss_weight: 1 l1_loss_param { reduction: VALID_MEAN ignore_label: -1 }",
     # With a loss_weight Caffe's own Layer::Forward multiplies the whole top by it.
-    "native unreduced": {"options": {"reduction": "NONE"}, "loss_weight": 0},
+    "native unreduced": "loss_weight: 0 l1_loss_param { reduction: NONE }",
 }
 NET = """force_backward: true
 layer {{ name: "data" type: "Input" top: "x" top: "y" input_param {{
@@ -39,35 +39,13 @@ layer {{ name: "loss" type: "Python" bottom: "x" bottom: "y" top: "loss" loss_we
 """
 
 
-class Worker:
-    def make_timers(self, dtype: str, count: int) -> Timers:
-        """On so many elements of this type."""
-        raise NotImplementedError
-
-    def measure(self, dtype: str, count: int, repetitions: int) -> dict[str, dict[str, float]]:
-        """Median seconds of one call, by name and direction; all take turns in each repetition."""
-        timers = {(name, direction): timer for name, both in self.make_timers(dtype, count).items()
-                  for direction, timer in both.items()}
-        collapse_pages()
-        times = {key: max(1, int(LEAST_SECONDS / warm(timer, 1))) for key, timer in timers.items()}
-        seconds: dict = {key: [] for key in timers}
-        for _ in range(repetitions):
-            for key, timer in timers.items():
-                seconds[key].append(warm(timer, times[key]))
-        medians: dict = {}
-        for (name, direction), found in seconds.items():
-            medians.setdefault(name, {})[direction] = statistics.median(found)
-        return medians
-
-
-class Caffe(Worker):
+class Caffe:
     """Layers timed in C++ and in pycaffe, with the limits of this machine beside them."""
 
     def __init__(self, kind: str, folder: str) -> None:
-        import caffe
-        self.kind = kind
-        self.is_patched = "L1Loss" in list(caffe.layer_type_list())
-        if not self.is_patched:
+        import caffe  # noqa: F401  (its libcaffe is the one that the harness is to find)
+        self.is_stock = kind == "stock"
+        if self.is_stock:
             import l1_loss_plugin
             l1_loss_plugin.load(os.path.join(folder, "plugin.so"))
         self.library = ctypes.CDLL(os.path.join(folder, "harness.so"), ctypes.RTLD_GLOBAL)
@@ -82,11 +60,11 @@ class Caffe(Worker):
     def make_bottoms(self, dtype: str, count: int) -> None:
         self.bench = ctypes.c_void_p(self.library.bench_new(dtype == "float64", count))
 
-    def make_timers(self, dtype: str, count: int) -> Timers:
+    def timers(self, dtype: str, count: int) -> Timers:
         self.make_bottoms(dtype, count)
-        if self.kind == "stock":
+        if self.is_stock:
             return {"plugin": self.layer("L1Loss")}
-        timers = {name: self.layer("L1Loss", **how) for name, how in VARIANTS.items()}
+        timers = {name: self.layer("L1Loss", more) for name, more in VARIANTS.items()}
         timers["article"] = self.layer("L1LossArticle")
         timers["euclidean"] = self.layer("EuclideanLoss")
         timers["limit"] = self.limits(dtype, count)
@@ -94,14 +72,8 @@ class Caffe(Worker):
             timers.update(python_layers(count))
         return timers
 
-    def layer(self, kind: str, options: dict | None = None, bottom: str = "",
-              loss_weight: int = 1) -> dict[str, Timer]:
-        param = f"python_param {{ param_str: '{json.dumps(options)}' }}" if options else ""
-        if options and self.is_patched:
-            param = f"l1_loss_param {json.dumps(options)}".replace('"', "")
-        bottoms = " ".join(f'bottom: "{name}"' for name in ("x", "y", bottom) if name)
-        text = (f'name: "{kind}" type: "{kind}" {bottoms} top: "loss" loss_weight: {loss_weight} '
-                f"{param}")
+    def layer(self, kind: str, more: str = "loss_weight: 1") -> dict[str, Timer]:
+        text = f'name: "{kind}" type: "{kind}" bottom: "x" bottom: "y" top: "loss" {more}'
         index = self.library.bench_add_layer(self.bench, text.encode())
         return {"forward": lambda times: self.library.bench_forward(self.bench, index, times),
                 "backward": lambda times: self.library.bench_backward(self.bench, index, times)}
@@ -149,22 +121,36 @@ class Caffe(Worker):
         return {name: size / count for name, size in taken.items()}
 
 
-class Torch(Worker):
-    def make_timers(self, dtype: str, count: int) -> Timers:
-        import torch
-        torch.set_num_threads(1)
-        x, y = (torch.rand(count, dtype=getattr(torch, dtype)).mul_(4).sub_(2).requires_grad_()
-                for _ in range(2))
-        loss = [torch.nn.functional.l1_loss(x, y, reduction="sum")]
+def torch_timers(dtype: str, count: int) -> Timers:
+    import torch
+    torch.set_num_threads(1)
+    x, y = (torch.rand(count, dtype=getattr(torch, dtype)).mul_(4).sub_(2).requires_grad_()
+            for _ in range(2))
+    loss = [torch.nn.functional.l1_loss(x, y, reduction="sum")]
 
-        def forward() -> None:
-            loss[0] = torch.nn.functional.l1_loss(x, y, reduction="sum")
+    def forward() -> None:
+        loss[0] = torch.nn.functional.l1_loss(x, y, reduction="sum")
 
-        def backward() -> None:
-            x.grad = y.grad = None
-            loss[0].backward(retain_graph=True)
+    def backward() -> None:
+        x.grad = y.grad = None
+        loss[0].backward(retain_graph=True)
 
-        return {"torch": {"forward": timer(forward), "backward": timer(backward)}}
+    return {"torch": {"forward": timer(forward), "backward": timer(backward)}}
+
+
+def measure(timers: Timers, repetitions: int) -> dict[str, dict[str, float]]:
+    """Median seconds of one call, by name and direction; all take turns in each repetition."""
+    collapse_pages()
+    turns = [(name, direction) for name, both in timers.items() for direction in both]
+    times = {(name, direction): max(1, int(LEAST_SECONDS / warm(timers[name][direction], 1)))
+             for name, direction in turns}
+    seconds: dict[tuple[str, str], list[float]] = {turn: [] for turn in turns}
+    for _ in range(repetitions):
+        for name, direction in turns:
+            taken = warm(timers[name][direction], times[name, direction])
+            seconds[name, direction].append(taken)
+    return {name: {direction: statistics.median(seconds[name, direction]) for direction in both}
+            for name, both in timers.items()}
 
 
 def batch(count: int) -> int:
@@ -241,8 +227,13 @@ def main(kind: str, folder: str, method: str, arguments: str) -> None:
     here = Path(__file__).resolve().parent
     sys.path[:0] = [str(here), str(here.parent.parent / "python_layer")]
     os.environ.setdefault("GLOG_minloglevel", "2")
-    worker = Torch() if kind == "torch" else Caffe(kind, folder)
-    json.dump(getattr(worker, method)(*json.loads(arguments)), answer)
+    caffe: Any = None if kind == "torch" else Caffe(kind, folder)
+    values = json.loads(arguments)
+    if method == "measure":
+        timers = caffe.timers(*values[:2]) if caffe else torch_timers(*values[:2])
+        json.dump(measure(timers, values[2]), answer)
+    else:
+        json.dump(getattr(caffe, method)(*values), answer)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -27,6 +28,9 @@ from caffe_l1.common.output import run  # noqa: E402
 COUNTS = [1024, 8192, 65536, 524288, 4194304, 33554432]
 ACCURACY_COUNT = 100_000_000
 PARTS = HERE / "benchmarks"
+CACHE = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+WORK = Path(os.environ.get("CAFFE_L1_WORK") or f"{CACHE}/caffe-l1-loss/work")
+OWN_TORCH = WORK / "venv" / "bin" / "python"
 IN_SANDBOX = [] if os.environ.get("CAFFE_ROOT") else [f"{HERE}/sandbox.sh", "run"]
 PYTHON = [*IN_SANDBOX, "python3"]  # one that has a Caffe
 
@@ -65,7 +69,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
                         help="numbers of elements (default: 1,024 to 33,554,432)")
     parser.add_argument("--repetitions", metavar="N", type=positive, default=11)
     parser.add_argument("--torch", metavar="PYTHON", type=python_with_torch,
-                        default=default_torch(), help="a Python that has PyTorch")
+                        default=OWN_TORCH if OWN_TORCH.exists() else None,
+                        help="a Python that has PyTorch")
     parser.add_argument("--no-accuracy", dest="accuracy", action="store_false",
                         help=f"leave out the error at {ACCURACY_COUNT:,} elements (1.6 GB)")
     return parser.parse_args(arguments)
@@ -85,7 +90,7 @@ def new_file(text: str) -> Path:
     return file
 
 
-def python_with_torch(text: str) -> str:
+def python_with_torch(text: str) -> Path:
     try:
         found = subprocess.run([text, "-c", "import torch"], stdout=subprocess.DEVNULL,
                                stderr=subprocess.DEVNULL)
@@ -94,7 +99,7 @@ def python_with_torch(text: str) -> str:
     if found.returncode:
         raise argparse.ArgumentTypeError(f"{text} cannot import torch; fix: {text} -m pip install "
                                          "torch")
-    return text
+    return Path(text)
 
 
 def print_markdown(file: Path) -> int:
@@ -108,19 +113,9 @@ def print_markdown(file: Path) -> int:
     return 0
 
 
-def work_folder() -> Path:
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(os.environ.get("CAFFE_L1_WORK") or f"{cache}/caffe-l1-loss/work")
-
-
-def default_torch() -> str | None:
-    python = work_folder() / "venv" / "bin" / "python"
-    return str(python) if python.exists() else None
-
-
-def make_workers(torch: str | None) -> list[list[str]]:
+def make_workers(torch: Path | None) -> list[list[str]]:
     """The commands that measure, each with what it measures built."""
-    folder = work_folder() / "bench"
+    folder = WORK / "bench"
     print("benchmark: compiling; the first time this builds a patched Caffe, about 3 minutes",
           file=sys.stderr)
     built = subprocess.run([*PYTHON, f"{PARTS}/build.py", str(folder)], stdout=sys.stderr)
@@ -130,7 +125,7 @@ def make_workers(torch: str | None) -> list[list[str]]:
     pycaffe = ["env", f"PYTHONPATH={folder}/patched/python"]
     workers = [[*IN_SANDBOX, *pycaffe, "python3", worker, "patched", f"{folder}/patched"],
                [*PYTHON, worker, "stock", f"{folder}/stock"]]
-    return workers + ([[torch, worker, "torch", ""]] if torch else [])
+    return workers + ([[str(torch), worker, "torch", ""]] if torch else [])
 
 
 def measure(workers: list[list[str]], dtype: str, count: int, repetitions: int) -> dict:
@@ -154,11 +149,8 @@ def ask(worker: list[str], method: str, *arguments: object) -> Any:
 
 
 def processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if "model name" in line)
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+    found = re.search("model name\\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    return found.group(1) if found else platform.machine()
 
 
 def plot(result: dict, file: Path) -> None:

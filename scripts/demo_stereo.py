@@ -41,8 +41,11 @@ def main(arguments: list[str]) -> int:
 
 
 def has_caffe() -> bool:
+    """With what else it needs."""
     try:
         import caffe
+        import matplotlib  # noqa: F401
+        import scipy  # noqa: F401
     except ImportError:
         return False
     return hasattr(caffe, "Net")  # the empty package of that name has none

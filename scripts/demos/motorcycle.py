@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from scipy.ndimage import uniform_filter
 
-from .fetch_motorcycle import FILES, folder
+from .fetch_motorcycle import FILES, FOLDER
 from .solver import make_solver, progress
 
 DISPARITIES = 64  # candidates, in pixels; the truth lies between 7 and 60
@@ -48,8 +48,8 @@ UNMASKED = {"reduction": "MEAN"}
 
 def load() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Left and right image in grey, from 0 to 1, and the left one's disparity in pixels."""
-    left, right = (imread(str(folder() / name))[..., :3].mean(axis=-1) for name in FILES[:2])
-    with np.load(str(folder() / FILES[2])) as file:
+    left, right = (imread(str(FOLDER / name))[..., :3].mean(axis=-1) for name in FILES[:2])
+    with np.load(str(FOLDER / FILES[2])) as file:
         disparity = file[file.files[0]]
     return left, right, disparity.astype(np.float32)
 

@@ -154,23 +154,13 @@ class Parser:
         return found
 
     def with_value(self, name: str, start: int, in_list: bool) -> Field:
-        value_start = self.next.start
-        value = self.message() if self.next.text in CLOSING else self.scalar()
+        value_start, value = self.next.start, self.value()
         last = self.tokens[self.at - 1]
         return Field(name, start, value_start, last.start + len(last.text), value, in_list)
 
-    def message(self) -> list[Field]:
-        if self.depth == DEPTH:
-            raise Problem(f"more than {DEPTH} levels of brackets; fix: use fewer", self.next.start)
-        closing = CLOSING[self.next.text]
-        self.at += 1
-        self.depth += 1
-        found = self.fields(closing)
-        self.depth -= 1
-        self.expect(self.next.text == closing, repr(closing.decode()))
-        return found
-
-    def scalar(self) -> bytes | str:
+    def value(self) -> list[Field] | bytes | str:
+        if self.next.text in CLOSING:
+            return self.message(CLOSING[self.next.text])
         parts = []
         while self.next.kind == "string":
             parts.append(re.sub(ESCAPE, unescaped, self.next.text[1:-1]))
@@ -179,3 +169,13 @@ class Parser:
             return b"".join(parts)
         minus = "-" if self.accept(b"-") else ""
         return minus + self.expect(self.next.kind in ("name", "number"), "a value").decode()
+
+    def message(self, closing: bytes) -> list[Field]:
+        if self.depth == DEPTH:
+            raise Problem(f"more than {DEPTH} levels of brackets; fix: use fewer", self.next.start)
+        self.at += 1
+        self.depth += 1
+        found = self.fields(closing)
+        self.depth -= 1
+        self.expect(self.next.text == closing, repr(closing.decode()))
+        return found

@@ -266,6 +266,13 @@ REFUSED = {
         1, 70, 'option "axis" needs "reduction": "NONE", not "BATCHMEAN"'),
     "layer { type: 'L1Loss' loss_param { normalization: FULL }\n l1_loss_param { axis: 1 } }": (
         2, 18, 'option "axis" needs "reduction": "NONE", not "MEAN"'),
+    "layer { type: ['L1Loss'] }": (1, 9, '"type" is a list; fix: give it one value'),
+    "layer { type: L1Loss }": (1, 9, '"type" is not a string; fix: put it in quotes'),
+    "layer { type: 'L1Loss' l1_loss_param { reduction: 'MEAN' } }": (
+        1, 40, '"reduction" is not a word or a number; fix: remove its quotes or brackets'),
+    "layer { type: 'L1Loss' l1_loss_param { [a.b/c]: 3 } }": (
+        1, 40, 'unknown field "[a.b/c]" in l1_loss_param; allowed: reduction, axis, ignore'),
+    "layer { type: 'L1Loss' l1_loss_param { axis: [1 2] } }": (1, 49, "expected ']', found '2'; "),
     "layer { type: 'L1Loss' l1_loss_param: 3 }": (
         1, 24, '"l1_loss_param" has no brackets; fix: '),
     "layer { type: 'L1Loss' loss_param { ignore_label: none } }": (

@@ -347,8 +347,9 @@ def limited(limit: str, *arguments: str) -> subprocess.CompletedProcess:
 
 @pytest.fixture
 def net(tmp_path, monkeypatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    path = tmp_path / "net.prototxt"
+    (tmp_path / "nets").mkdir()
+    monkeypatch.chdir(tmp_path / "nets")
+    path = tmp_path / "nets" / "net.prototxt"
     path.write_bytes((REPO / "prototxt" / "plain_native.prototxt").read_bytes())
     path.chmod(0o640)
     os.utime(str(path), (1, 1))
@@ -461,18 +462,41 @@ def test_wrong_usage():
         assert error.value.code == 2
 
 
+IN_PLACE = [sys.executable, str(REPO / "scripts" / "switch_route.py"), "net.prototxt", "--to",
+            "python", "--in-place"]
+
+
+def inject(net: Path, calls: str, what: str) -> subprocess.CompletedProcess:
+    """The kernel itself says no, by strace, to the first such call for the file beside the net."""
+    trace = net.parent.parent / "trace"
+
+    def traced(*options: str) -> subprocess.CompletedProcess:
+        return subprocess.run(["strace", "-y", "-o", str(trace), *options, *IN_PLACE],
+                              env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+                              capture_output=True, text=True)
+
+    old = net.read_bytes()
+    assert traced("-e", f"trace={calls}").returncode == 0
+    lines = [line for line in trace.read_text().splitlines() if "(" in line]
+    net.write_bytes(old)
+    os.utime(str(net), (1, 1))
+    first = next(line for line in lines if ".part" in line)
+    name = first.partition("(")[0]
+    number = [line for line in lines if line.startswith(name + "(")].index(first) + 1
+    done = traced("-e", f"trace={name}", "-e", f"inject={name}:{what}:when={number}")
+    lines = trace.read_text().splitlines()
+    hit = [line for line in lines if "INJECTED" in line] or lines[-2:]  # of a kill, the last lines
+    assert any(".part" in line for line in hit)
+    return done
+
+
 @pytest.mark.parametrize("calls, error", [
     ("openat", "EACCES"), ("openat", "EROFS"), ("write", "ENOSPC"), ("fsync", "EIO"),
     ("rename,renameat,renameat2", "EROFS")])
 def test_a_write_that_fails_changes_nothing(net, calls, error):
-    """The kernel itself says no, by strace: as in a folder of another user, or on a full disk."""
+    """As in a folder of another user, or on a full disk."""
     before = state(net.parent)
-    staged = str(net.parent / ".net.prototxt.switch_route-new")
-    done = subprocess.run(
-        ["strace", "-o", "/dev/null", "-P", staged, "-e", f"trace={calls}", "-e",
-         f"inject={calls}:error={error}", sys.executable,
-         str(REPO / "scripts" / "switch_route.py"), "net.prototxt", "--to", "python", "--in-place"],
-        capture_output=True, text=True)
+    done = inject(net, calls, f"error={error}")
     assert done.returncode == 1 and done.stdout == "", done.stderr
     assert "net.prototxt: cannot write the file, nothing was changed: " in done.stderr
     assert done.stderr.count("\n") == 1 and "; fix: check that you may write to " in done.stderr
@@ -482,13 +506,8 @@ def test_a_write_that_fails_changes_nothing(net, calls, error):
 @pytest.mark.parametrize("call", ["openat", "write", "fsync", "rename,renameat,renameat2"])
 def test_a_kill_leaves_the_old_net_or_the_new_one(net, call):
     old = net.read_bytes()
-    command = [sys.executable, str(REPO / "scripts" / "switch_route.py"), "net.prototxt", "--to",
-               "python", "--in-place"]
-    staged = str(net.parent / ".net.prototxt.switch_route-new")
-    killed = subprocess.run(["strace", "-o", "/dev/null", "-P", staged, "-e", f"trace={call}", "-e",
-                             f"inject={call}:signal=KILL", *command], capture_output=True)
-    assert killed.returncode != 0
+    assert inject(net, call, "signal=KILL").returncode != 0
     assert net.read_bytes() in (old, switched(old, "python"))
-    subprocess.run(command, check=True, capture_output=True)
+    subprocess.run(IN_PLACE, check=True, capture_output=True)
     assert net.read_bytes() == switched(old, "python")
     assert os.listdir(str(net.parent)) == ["net.prototxt"]

@@ -1,7 +1,7 @@
-"""A folder by its descriptor: what is done in it is done there, wherever its path leads by then.
+"""Files and folders by descriptor: whatever a path leads to later, what is done is done here.
 
-What is in it goes by plain names, and no symbolic link is followed. All that the kit writes into
-a tree goes through here.
+What is in a folder goes by plain names, and no symbolic link is followed. All that the kit writes
+into a tree, and each file it writes for a user, goes through here.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ import contextlib
 import ctypes
 import errno
 import os
+import re
 import stat
+from pathlib import Path
 from typing import Iterator
 
 from .errors import FileSystemFailed, Refused
 
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-LOOK = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # neither led away nor kept waiting by a FIFO
+LOOK = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # no link leads away, no FIFO keeps waiting
 NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 REFUSED = {errno.EINVAL, errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EOPNOTSUPP, errno.EROFS}
 NOREPLACE, EXCHANGE = 1, 2  # flags of renameat2
@@ -28,12 +30,19 @@ NO_MODES = "this file system does not keep the modes of files"
 NO_SYNC = (
     "this file system cannot sync folders: run status after a loss of power in the next minute"
 )
-ACL = "system.posix_acl_access"
+PART = re.compile(r"\.(.+)\.[0-9a-f]{16}\.part\Z", re.DOTALL)
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
-class NotAFile(OSError):
-    """A link, a folder, a FIFO, where a file should be."""
+class NotAFile(Refused):
+    def __init__(self, path: str) -> None:
+        super().__init__("is a link, or not a file", "replace it by a file", path)
+
+
+class NotAFolder(Refused):
+    def __init__(self, path: str) -> None:
+        problem = "is a symbolic link, or not a folder"
+        super().__init__(problem, "replace it by the folder it points to", path)
 
 
 class Folder:
@@ -60,15 +69,15 @@ class Folder:
     # Looking
 
     def child(self, name: str) -> Folder | None:
-        """A folder in this one, None where nothing is; NotADirectoryError for links and files."""
+        """A folder in this one, None where nothing is; NotAFolder for links and files."""
         with self.named(name):
             try:
                 handle = os.open(name, FOLDER | os.O_NOFOLLOW, dir_fd=self.handle)
             except FileNotFoundError:
                 return None
             except OSError as error:
-                if error.errno == errno.ELOOP:
-                    raise NotADirectoryError(errno.ENOTDIR, "not a folder") from None
+                if error.errno in (errno.ELOOP, errno.ENOTDIR):
+                    raise NotAFolder(self.path(name)) from None
                 raise
         return Folder(handle, self.path(name), self.lacks)
 
@@ -84,6 +93,11 @@ class Folder:
 
     def names(self) -> list[str]:
         return sorted(os.listdir(self.handle))
+
+    def is_file(self, name: str) -> bool:
+        """An ordinary file that goes by this name alone."""
+        status = self.status(name)
+        return status is not None and stat.S_ISREG(status.st_mode) and status.st_nlink == 1
 
     def read(self, name: str) -> bytes | None:
         """The bytes of a file, None where nothing is; NotAFile for anything else."""
@@ -101,14 +115,14 @@ class Folder:
                 handle = os.open(name, access | LOOK, dir_fd=self.handle)
             except OSError as error:
                 if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
-                    raise NotAFile(error.errno, "not a file") from None
+                    raise NotAFile(self.path(name)) from None
                 raise
-            if not stat.S_ISREG(os.fstat(handle).st_mode):
-                os.close(handle)
-                raise NotAFile(errno.EINVAL, "not a file")
-            return handle
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            os.close(handle)
+            raise NotAFile(self.path(name))
+        return handle
 
-    # Changing
+    # Making
 
     def make_child(self, name: str, mode: int) -> Folder:
         """A new folder that belongs to the owner of this one; another run may make it just now.
@@ -127,8 +141,7 @@ class Folder:
         try:
             if made or is_own(child.handle):
                 with self.named(name):
-                    self.adopt(child.handle)
-                    self.set_mode(child.handle, mode | child.own_status().st_mode & 0o2000)
+                    self.adopt(child.handle, mode | child.own_status().st_mode & 0o2000)
         except BaseException:
             if made:
                 self.remove_child(name)
@@ -136,7 +149,7 @@ class Folder:
         return child
 
     def create(self, name: str, data: bytes, mode: int, like: str | None = None) -> None:
-        """A new file, on the disk when this returns; never over another, never half.
+        """A new file, on the disk when this returns; never over another.
 
         `like` is a file in this folder which it is to replace: its mode, owner and extended
         attributes are kept.
@@ -146,8 +159,7 @@ class Folder:
             try:
                 write_all(handle, data)
                 if like is None:
-                    self.adopt(handle)
-                    self.set_mode(handle, mode)
+                    self.adopt(handle, mode)
                 else:
                     self.keep_attributes(like, handle)
                 os.fsync(handle)
@@ -158,14 +170,44 @@ class Folder:
             finally:
                 os.close(handle)
 
-    def adopt(self, handle: int) -> None:
-        """What is new here belongs to the folder's owner and group, as far as that can be."""
-        status = self.own_status()
-        if os.geteuid() == 0:
-            give_away(handle, status.st_uid, status.st_gid)
-        else:
+    def put(self, name: str, data: bytes, mode: int, old: bytes | None = None,
+            new: bool = False) -> None:
+        """Write a file whole or not at all, in the place of any other.
+
+        With `old`, it replaces these bytes alone and keeps their attributes; with `new`, nothing.
+        Else FileExistsError.
+        """
+        part = f".{name}.{random_id()}.part"
+        self.create(part, data, mode, None if old is None else name)
+        try:
+            if old is not None and self.read(name) != old:
+                raise FileExistsError(errno.EEXIST, "was changed just now", self.path(name))
+            if new:
+                self.move(part, name)
+            else:
+                self.replace(part, name)
+        except BaseException:
             with contextlib.suppress(OSError):
-                change_group(handle, status.st_gid)
+                self.unlink(part)
+            raise
+
+    def remove_parts(self, name: str | None = None) -> None:
+        """What killed runs left of a file that they were writing, or of any."""
+        for part in self.names():
+            match = PART.match(part)
+            if match and name in (None, match.group(1)) and self.is_file(part):
+                self.unlink(part)
+
+    # Owners and modes
+
+    def adopt(self, handle: int, mode: int) -> None:
+        """What is new here belongs to the folder's owner and group, as far as that can be."""
+        try:
+            give(handle, self.own_status(), self.name)
+        except (OSError, Refused):
+            if os.geteuid() == 0:
+                raise
+        self.set_mode(handle, mode)
 
     def set_mode(self, handle: int, mode: int) -> None:
         """Where all files of a mount have one mode, as on FAT, another is refused.
@@ -185,68 +227,37 @@ class Folder:
         old = self.open(like, os.O_RDONLY)
         try:
             status = os.fstat(old)
-            if os.geteuid() == 0:
-                give_away(handle, status.st_uid, status.st_gid)
-            else:
-                check_owner(status, attributes(old), self.path(like))
-                keep_group(handle, status.st_gid, self.path(like))
+            give(handle, status, self.path(like))
             copy_attributes(old, handle, self.path(like))
             self.set_mode(handle, status.st_mode & 0o777)
         finally:
             os.close(old)
+
+    # Moving and removing
 
     def replace(self, old: str, new: str) -> None:
         """An ordinary rename: for names that are ours alone."""
         with self.named(new):
             os.rename(old, new, src_dir_fd=self.handle, dst_dir_fd=self.handle)
 
-    def move(self, old: str, new: str) -> None:
-        """A file of ours to its place, which never replaces anything there: FileExistsError."""
-        with self.named(new):
-            if self.rename_at_once(old, new):
-                return
-            if self.link(old, new):
-                os.unlink(old, dir_fd=self.handle)
-            else:
-                self.look_and_rename(old, new)
+    def move(self, old: str, new: str, ours: bool = True) -> None:
+        """A rename that never replaces anything: FileExistsError.
 
-    def move_away(self, name: str, ours: str) -> None:
-        """A user's file to a name of ours. It is never linked first: what is saved under its name
-        between link and unlink would be what the unlink removes."""
-        with self.named(ours):
-            if not self.rename_at_once(name, ours):
-                self.look_and_rename(name, ours)
-
-    def rename_at_once(self, old: str, new: str) -> bool:
-        """Whether the system can rename and never replace; FileExistsError where it would."""
-        try:
-            renameat2(self.handle, old, new, NOREPLACE)
-        except OSError as error:
-            if error.errno in REFUSED:
-                return False
-            raise
-        return True
-
-    def look_and_rename(self, old: str, new: str) -> None:
-        if self.status(new) is not None:
-            raise FileExistsError(errno.EEXIST, "was created just now")
-        os.rename(old, new, src_dir_fd=self.handle, dst_dir_fd=self.handle)
-
-    def exchange(self, one: str, other: str, spare: str) -> None:
-        """Two files change their names, at once where the system can.
-
-        Elsewhere a kill may leave `other` under the name of the spare; nothing is ever replaced.
+        Where the system has none, a file of ours is linked first. A user's is not: what is saved
+        under its name between link and unlink would be what the unlink removes.
         """
-        with self.named(other):
+        with self.named(new):
             try:
-                return renameat2(self.handle, one, other, EXCHANGE)
+                return renameat2(self.handle, old, new, NOREPLACE)
             except OSError as error:
                 if error.errno not in REFUSED:
                     raise
-            self.lacks.add(NO_EXCHANGE)
-            self.move_away(other, spare)
-            self.move(one, other)
-            self.move_away(spare, one)
+            if ours and self.link(old, new):
+                os.unlink(old, dir_fd=self.handle)
+            elif self.status(new) is None:
+                os.rename(old, new, src_dir_fd=self.handle, dst_dir_fd=self.handle)
+            else:
+                raise FileExistsError(errno.EEXIST, "was created just now")
 
     def link(self, old: str, new: str) -> bool:
         """Whether this file system has hard links; FileExistsError as usual."""
@@ -257,6 +268,23 @@ class Folder:
                 return False
             raise
         return True
+
+    def exchange(self, ours: str, name: str, free: str) -> None:
+        """A file of ours takes the place of a user's, which lies under one of our names then.
+
+        Where the system can, they change places at once. Elsewhere the user's is moved to the free
+        name first, and a kill may leave nothing in its place; but nothing is ever replaced.
+        """
+        with self.named(name):
+            try:
+                return renameat2(self.handle, ours, name, EXCHANGE)
+            except OSError as error:
+                if error.errno not in REFUSED:
+                    raise
+            self.lacks.add(NO_EXCHANGE)
+            self.move(name, free, ours=False)
+            self.move(ours, name)
+            self.move(free, ours, ours=False)
 
     def unlink(self, name: str) -> None:
         with self.named(name):
@@ -282,9 +310,23 @@ class Folder:
             self.lacks.add(NO_SYNC)
 
 
-def open_root(path: str) -> Folder:
+def open_root(path: str | Path) -> Folder:
     """The tree itself: the one folder that is named by the user, so its links are followed."""
     return Folder(os.open(path, FOLDER), "", set())
+
+
+def write_file(path: Path, data: bytes, mode: int, old: bytes | None = None,
+               new: bool = False) -> None:
+    """Put a file where a user names it, as Folder.put does."""
+    folder = open_root(path.parent)
+    folder.remove_parts(path.name)
+    folder.put(path.name, data, mode, old, new)
+    with contextlib.suppress(OSError):  # the file is in its place
+        folder.sync()
+
+
+def random_id() -> str:
+    return os.urandom(8).hex()
 
 
 def write_all(handle: int, data: bytes) -> None:
@@ -303,9 +345,6 @@ def renameat2(folder: int, old: str, new: str, flags: int) -> None:
         raise OSError(number, os.strerror(number))
 
 
-# Owners and attributes
-
-
 @contextlib.contextmanager
 def no_umask() -> Iterator[None]:
     """What is made has its mode at once: a kill leaves nothing that others cannot use."""
@@ -320,41 +359,23 @@ def is_own(handle: int) -> bool:
     return os.geteuid() in (0, os.fstat(handle).st_uid)
 
 
-def check_owner(status: os.stat_result, found: dict[str, bytes], path: str) -> None:
-    """A file that we replace is ours then, and an ACL names its owner by the file alone."""
-    if ACL in found and status.st_uid != os.geteuid():
-        problem = f"has an ACL and belongs to user {status.st_uid}, who could lose access to it"
-        raise Refused(problem, "run this as its owner", path)
-
-
-def give_away(handle: int, owner: int, group: int) -> None:
-    """What root makes in a user's tree belongs to the user."""
+def give(handle: int, like: os.stat_result, path: str) -> None:
+    """To the group of another file; what root makes in a user's tree also to its owner."""
+    owner = like.st_uid if os.geteuid() == 0 else os.fstat(handle).st_uid
     status = os.fstat(handle)
-    if (status.st_uid, status.st_gid) == (owner, group):
+    if (status.st_uid, status.st_gid) == (owner, like.st_gid):
         return
     try:
-        os.fchown(handle, owner, group)
+        os.fchown(handle, owner, like.st_gid)
     except OSError as error:
         if error.errno not in REFUSED:
             raise
+        if os.geteuid() != 0:
+            raise foreign_group(like.st_gid, path) from None
         raise FileSystemFailed(
-            "root may not give files away on this file system; the tree is as before",
+            "root may not give files away on this file system; nothing was changed",
             f"run this as the owner of the tree, user {owner}",
         ) from None
-
-
-def change_group(handle: int, group: int) -> None:
-    if os.fstat(handle).st_gid != group:
-        os.fchown(handle, -1, group)
-
-
-def keep_group(handle: int, group: int, path: str) -> None:
-    try:
-        change_group(handle, group)
-    except OSError as error:
-        if error.errno not in REFUSED:
-            raise
-        raise foreign_group(group, path) from None
 
 
 def foreign_group(group: int, path: str) -> Refused:

@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from typing import Iterator
 
 from ..common.errors import FileSystemFailed, KitError, Mixed, RecordDamaged, Refused
-from ..common.folder import Folder, NotAFile
+from ..common.folder import Folder, NotAFile, random_id
 from ..common.tree import PROTO
 from .journal import Journal, Step, read_journal
-from .store import FOLDER, JOURNAL, RECORD, STAGING, Store, random_id, restore_hint, sha256
+from .store import FOLDER, JOURNAL, RECORD, STAGING, Store, restore_hint, sha256
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def place(store: Store, step: Step) -> Folder:
 def swap(folder: Folder, step: Step) -> None:
     """The target and what lies beside it change places; with the step turned round, back again."""
     if step.new is None:
-        folder.move_away(step.name, step.beside)
+        folder.move(step.name, step.beside, ours=False)
     elif step.old is None:
         folder.move(step.beside, step.name)
     else:

@@ -11,22 +11,19 @@ import errno
 import fcntl
 import hashlib
 import os
-import re
 import stat
 import time
 from pathlib import Path
 from typing import Callable, Iterable, Iterator, TypeVar
 
 from ..common.errors import KitError, RecordDamaged, Refused
-from ..common.folder import NEW, Folder, NotAFile, is_own, no_umask, open_root, write_all
+from ..common.folder import NEW, Folder, NotAFile, NotAFolder, is_own, no_umask, open_root
 from ..common.untrusted import HASH
 
 FOLDER = ".l1loss-kit"
 LOCK, RECORD, JOURNAL, STAGING, BLOBS = (
     "lock", "record.json", "journal.json", "journal.staging", "blobs"
 )
-PART = re.compile(
-    r"(?:record\.json|journal\.staging|runtest\.log|\.gitignore|[0-9a-f]{64})(?:\.\w+)?\.part\Z")
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EBADF}
 PATIENCE = 1.0  # seconds: a reader is done by then, another apply perhaps
 Result = TypeVar("Result")
@@ -34,10 +31,6 @@ Result = TypeVar("Result")
 
 def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-def random_id() -> str:
-    return os.urandom(8).hex()
 
 
 class Store:
@@ -51,19 +44,11 @@ class Store:
 
     def at(self, path: str) -> Folder | None:
         """A folder of the tree, the same one to the end of this run; no link leads to it."""
-        try:
-            return self.walk(path)
-        except NotADirectoryError as error:
-            problem = "is a symbolic link, or not a folder"
-            fix = "replace it by the folder it points to"
-            raise Refused(problem, fix, error.filename) from None
-
-    def walk(self, path: str) -> Folder | None:
         if not path:
             return self.root
         if path not in self.folders:
             above, _, name = path.rpartition("/")
-            parent = self.walk(above)
+            parent = self.at(above)
             found = parent.child(name) if parent else None
             if found is None:
                 return None
@@ -73,17 +58,14 @@ class Store:
     def read_target(self, path: str) -> bytes | None:
         folder, _, name = path.rpartition("/")
         there = self.at(folder)
-        try:
-            return there.read(name) if there else None
-        except NotAFile:
-            raise not_a_file(path) from None
+        return there.read(name) if there else None
 
     # The kit's own
 
     def ours(self, path: str = FOLDER) -> Folder | None:
         try:
-            return self.walk(path)
-        except NotADirectoryError:
+            return self.at(path)
+        except NotAFolder:
             link = "is a link, or not a folder"
             raise RecordDamaged(link, f"move {path} away", path) from None
 
@@ -153,8 +135,7 @@ class Store:
                 if os.fstat(handle).st_nlink > 1:
                     raise not_a_lock()
                 if is_own(handle):
-                    folder.adopt(handle)
-                    folder.set_mode(handle, self.mode)
+                    folder.adopt(handle, self.mode)
             except BaseException:
                 os.close(handle)
                 raise
@@ -182,17 +163,11 @@ class Store:
 
     def put(self, folder: Folder, name: str, data: bytes) -> None:
         """Write a file of ours whole or not at all."""
-        part = f"{name}.{random_id()}.part"
-        folder.create(part, data, self.mode)
         try:
-            folder.replace(part, name)
-        except BaseException as error:
-            with contextlib.suppress(OSError):
-                folder.unlink(part)
-            if isinstance(error, IsADirectoryError):
-                path = folder.path(name)
-                raise RecordDamaged("is a folder", f"move {path} away", path) from None
-            raise
+            folder.put(name, data, self.mode)
+        except IsADirectoryError:
+            path = folder.path(name)
+            raise RecordDamaged("is a folder", f"move {path} away", path) from None
 
     def remove(self, name: str) -> None:
         with contextlib.suppress(FileNotFoundError):
@@ -200,10 +175,8 @@ class Store:
 
     def remove_parts(self) -> None:
         """What a killed run was just writing in this folder."""
-        for folder in (self.folder, self.blobs):
-            for name in folder.names():
-                if PART.match(name) and is_file(folder, name):
-                    folder.unlink(name)
+        self.folder.remove_parts()
+        self.blobs.remove_parts()
 
     def read_own(self, name: str) -> bytes | None:
         """A file of ours, by whoever may write in this tree; else RecordDamaged."""
@@ -234,7 +207,7 @@ class Store:
     def read_blob(self, name: str) -> bytes | None:
         """None where it is missing, or not what its name says."""
         folder = self.ours(f"{FOLDER}/{BLOBS}")
-        if folder is None or not is_file(folder, name):
+        if folder is None or not folder.is_file(name):
             return None
         data = folder.read(name)
         return data if data is not None and sha256(data) == name else None
@@ -272,10 +245,7 @@ def check_locks(store: Store, path: str) -> None:
     """Whether this file system can keep two runs apart, tried on a file that is only read."""
     above, _, name = path.rpartition("/")
     folder = present(store.at(above), above)
-    try:
-        handle = folder.open(name, os.O_RDONLY)
-    except NotAFile:
-        raise not_a_file(path) from None
+    handle = folder.open(name, os.O_RDONLY)
     try:
         with contextlib.suppress(BlockingIOError):
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -313,10 +283,6 @@ def not_a_lock() -> RecordDamaged:
     return RecordDamaged("is a link, or not a file", f"remove {where}", where)
 
 
-def not_a_file(path: str) -> Refused:
-    return Refused("is a link, or not a file", "replace it by a file", path)
-
-
 def open_there(folder: Folder) -> int:
     """For writing where that may be: over NFS only such a file can be locked for one alone."""
     for access in (os.O_RDWR, os.O_RDONLY):
@@ -336,42 +302,6 @@ def present(folder: Folder | None, path: str) -> Folder:
     return folder
 
 
-def is_file(folder: Folder, name: str) -> bool:
-    status = folder.status(name)
-    return status is not None and stat.S_ISREG(status.st_mode) and status.st_nlink == 1
-
-
 def restore_hint() -> str:
     """Nothing is lost by it: the originals lie in that folder's blobs."""
     return f"move {FOLDER}/ out of the tree, keep it, and run status"
-
-
-# For files that a user names by their path
-
-
-def write_new(path: Path, data: bytes, mode: int, owner: tuple[int, int]) -> None:
-    """A new file with these bytes, on the disk when this returns; never over another file."""
-    handle = os.open(str(path), NEW, 0o600)
-    try:
-        write_all(handle, data)
-        status = os.fstat(handle)
-        if os.geteuid() == 0 and (status.st_uid, status.st_gid) != owner:
-            os.fchown(handle, *owner)
-        os.fchmod(handle, mode)
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def owner_of(path: Path) -> tuple[int, int]:
-    status = os.stat(str(path))
-    return status.st_uid, status.st_gid
-
-
-def remove_if_there(path: Path) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(str(path))
-
-
-def sync_folder(folder: Path) -> None:
-    open_root(str(folder)).sync()

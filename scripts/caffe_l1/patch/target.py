@@ -7,8 +7,8 @@ import os
 import stat
 
 from ..common.errors import Refused
-from ..common.folder import Folder, NotAFile, attributes, check_owner, foreign_group
-from .store import Store, not_a_file
+from ..common.folder import Folder, attributes, foreign_group
+from .store import Store
 
 
 def read_target(store: Store, path: str) -> bytes | None:
@@ -40,8 +40,6 @@ def check_ours_to_write(folder: Folder, name: str, status: os.stat_result) -> No
     """Opened for writing, but not written: that asks permissions, ACLs and attributes alike."""
     try:
         handle = folder.open(name, os.O_WRONLY)
-    except NotAFile:
-        raise not_a_file(folder.path(name)) from None
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
@@ -49,7 +47,7 @@ def check_ours_to_write(folder: Folder, name: str, status: os.stat_result) -> No
         raise Refused(problem, "run this as its owner", folder.path(name)) from None
     try:
         if os.geteuid() != 0:
-            check_owner(status, attributes(handle), folder.path(name))
+            check_owner(status, handle, folder.path(name))
             check_group(folder, status, folder.path(name))
     finally:
         os.close(handle)
@@ -57,6 +55,13 @@ def check_ours_to_write(folder: Folder, name: str, status: os.stat_result) -> No
     if above.st_mode & stat.S_ISVTX and os.geteuid() not in (0, above.st_uid, status.st_uid):
         problem = "the sticky folder lets only its owner replace it"
         raise Refused(problem, "run this as its owner", folder.path(name))
+
+
+def check_owner(status: os.stat_result, handle: int, path: str) -> None:
+    """A file that we replace is ours then, and an ACL names its owner by the file alone."""
+    if "system.posix_acl_access" in attributes(handle) and status.st_uid != os.geteuid():
+        problem = f"has an ACL and belongs to user {status.st_uid}, who could lose access to it"
+        raise Refused(problem, "run this as its owner", path)
 
 
 def check_group(folder: Folder, status: os.stat_result, path: str) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from .. import HOME
 from ..common.errors import BuildFailed, Refused
+from ..common.folder import write_file
 from ..common.machine import cuda_architectures, find_cuda
 from ..common.packages import install, need, packages_for
 from .descriptor import descriptor_in, descriptor_set
@@ -221,17 +222,9 @@ def error_lines(done: subprocess.CompletedProcess[str]) -> list[str]:
 
 
 def place(staged: Path, output_file: Path) -> None:
-    """Written beside its place and renamed, so that no half a plugin is ever loaded."""
+    """No half a plugin is ever loaded."""
     try:
-        number, partial = tempfile.mkstemp(prefix=".l1-loss-plugin-", dir=output_file.parent)
-        try:
-            with open(number, "wb") as file:
-                file.write(staged.read_bytes())
-                os.fchmod(number, stat.S_IMODE(staged.stat().st_mode))
-            os.replace(partial, output_file)
-        except BaseException:
-            os.unlink(partial)
-            raise
+        write_file(output_file, staged.read_bytes(), stat.S_IMODE(staged.stat().st_mode))
     except OSError as error:
         raise Refused(error.strerror or str(error), "name another place with -o",
                       str(output_file)) from None

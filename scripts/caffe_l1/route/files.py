@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 from pathlib import Path
 
-from ..patch.store import owner_of, remove_if_there, sync_folder, write_new
+from ..common.errors import KitError
+from ..common.folder import write_file
 from .errors import Problem
 
 
@@ -24,31 +24,20 @@ def read(path: Path) -> bytes:
 
 
 def write(path: Path, old: bytes, new: bytes) -> None:
-    """Replace old by new: staged beside the file, then one rename. A symbolic link stays one."""
+    """Replace old by new, whole or not at all. A symbolic link stays one."""
     target = Path(os.path.realpath(str(path)))
-    staged = target.with_name(f".{target.name}.switch_route-new")
     try:
-        put(target, staged, old, new)
+        write_file(target, new, 0o644, old=old)
+    except FileExistsError:
+        raise Problem("was changed by another program just now, nothing was written; "
+                      "fix: run this again") from None
     except OSError as error:
         raise Problem(f"cannot write the file, nothing was changed: {reason(error)}; fix: check "
                       f"that you may write to {target.parent}, and that its disk has space"
                       ) from None
-
-
-def put(target: Path, staged: Path, old: bytes, new: bytes) -> None:
-    try:
-        remove_if_there(staged)  # a killed run's
-        write_new(staged, new, target.stat().st_mode & 0o7777, owner_of(target))
-        if target.read_bytes() != old:
-            raise Problem("was changed by another program just now, nothing was written; "
-                          "fix: run this again")
-        os.replace(str(staged), str(target))
-    except BaseException:
-        with contextlib.suppress(OSError):
-            remove_if_there(staged)
-        raise
-    with contextlib.suppress(OSError):  # the file is in its place; a folder may be unreadable
-        sync_folder(target.parent)
+    except KitError as error:
+        raise Problem(f"cannot write the file, nothing was changed: it {error.problem}; "
+                      f"fix: {error.fix}") from None
 
 
 def reason(error: OSError) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..common.errors import BuildFailed, Refused, WrongUsage
-from ..common.folder import open_root
+from ..common.folder import write_file
 from ..common.machine import probe
 from ..common.process import run, terminate_as_interrupt
 from ..common.progress import Progress, count_compiled, is_complete
@@ -126,10 +126,9 @@ def write_config(tree: CaffeTree, report: Report) -> None:
         return
     if not tree.path("Makefile").is_file():
         raise Refused("is not there: this tree builds with CMake", "use --build-dir", "Makefile")
-    root = open_root(str(tree.root))
-    mode = root.own_status().st_mode & 0o666
+    mode = tree.root.stat().st_mode & 0o666
     try:
-        root.create(CONFIG, os.fsencode(makefile_config(probe())), mode)
+        write_file(path, os.fsencode(makefile_config(probe())), mode, new=True)
     except FileExistsError:
         raise Refused("is a link to nothing", "remove it", CONFIG) from None
     report.messages.append(f"wrote {path}")

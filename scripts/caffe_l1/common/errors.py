@@ -57,8 +57,5 @@ class Mixed(KitError):
 
 def one_line(text: str) -> str:
     """Paths may hold line ends, escapes for terminals and bytes that are no text."""
-    return "".join(letter if letter.isprintable() else escaped(letter) for letter in text)
-
-
-def escaped(letter: str) -> str:
-    return letter.encode("unicode_escape").decode("ascii")
+    return "".join(letter if letter.isprintable() else
+                   letter.encode("unicode_escape").decode("ascii") for letter in text)

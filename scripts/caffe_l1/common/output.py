@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 import select
 import sys
-from typing import Any, Callable, Iterator, TextIO
+from typing import Any, Callable, TextIO
 
 FOLDER_IS_GONE = ("the working folder was deleted", "cd to a folder that is there")
 
@@ -19,16 +18,24 @@ def run(main: Callable[[list[str]], int], arguments: list[str]) -> int:
     that nobody reads. What cannot be written is dropped, and one line on standard error says so,
     but for a closed stream or pipe, which somebody wanted.
     """
-    with lasting_output():
-        try:
-            return main(arguments)
-        except KeyboardInterrupt:
-            return 130
-        except FileNotFoundError as error:
-            if not is_folder_gone(error):
-                raise
-            print("; fix: ".join(FOLDER_IS_GONE), file=sys.stderr)
-            return 2
+    fill_closed()
+    out, err = Lasting(1, "w", closefd=False), Lasting(2, "w", closefd=False)
+    sys.stdout, sys.stderr = over(out, sys.stdout), over(err, sys.stderr)
+    try:
+        return main(arguments)
+    except KeyboardInterrupt:
+        return 130
+    except FileNotFoundError as error:
+        if not is_folder_gone(error):
+            raise
+        print("; fix: ".join(FOLDER_IS_GONE), file=sys.stderr)
+        return 2
+    finally:
+        sys.stdout.flush()
+        if out.failure and not isinstance(out.failure, BrokenPipeError):
+            print(f"standard output could not be written: {out.failure.strerror}; fix: send it "
+                  "elsewhere", file=sys.stderr)
+        sys.stderr.flush()
 
 
 def is_folder_gone(error: OSError) -> bool:
@@ -59,27 +66,11 @@ class Lasting(io.FileIO):
             return len(data)
 
 
-@contextlib.contextmanager
-def lasting_output() -> Iterator[None]:
-    fill_closed()
-    out, err = Lasting(1, "w", closefd=False), Lasting(2, "w", closefd=False)
-    sys.stdout, sys.stderr = over(out, sys.stdout), over(err, sys.stderr)
-    try:
-        yield
-    finally:
-        sys.stdout.flush()
-        if out.failure and not isinstance(out.failure, BrokenPipeError):
-            print(f"standard output could not be written: {out.failure.strerror}; fix: send it "
-                  "elsewhere", file=sys.stderr)
-        sys.stderr.flush()
-
-
 def over(raw: Lasting, before: TextIO | None) -> TextIO:
     """A text stream like the one that Python has made, if it made one, but for letters it lacks."""
     encoding, errors = (before.encoding, before.errors) if before else ("utf-8", "strict")
-    return io.TextIOWrapper(io.BufferedWriter(raw), encoding,
-                            "backslashreplace" if errors == "strict" else errors,
-                            line_buffering=True)
+    errors = "backslashreplace" if errors == "strict" else errors
+    return io.TextIOWrapper(io.BufferedWriter(raw), encoding, errors, line_buffering=True)
 
 
 def fill_closed() -> None:

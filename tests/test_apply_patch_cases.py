@@ -480,8 +480,30 @@ def test_after_a_kill_status_says_interrupted_and_the_next_run_completes(interru
     assert kit("check", interrupted).code == 1
     assert snapshot(interrupted) == before
     result = kit(verb, interrupted)
-    assert (result.code, result.out.split("\n")[0]) == (0, "completed the interrupted apply")
+    assert (result.code, result.out.split("\n")[0]) == (0, "took back the interrupted apply")
     assert kit("status", interrupted).out.startswith(word)
+
+
+def test_after_a_kill_git_clean_takes_nothing_that_is_needed(interrupted, tmp_path):
+    """What lies beside the targets is not in git; the kit's own folder tells git to ignore it."""
+    for path in interrupted.rglob(".*.l1loss-kit-*"):
+        path.unlink()
+    assert kit("revert", interrupted).code == 0
+    assert contents(interrupted) == contents(make_checkout(tmp_path / "fresh"))
+
+
+def test_an_edit_after_a_kill_before_any_move_is_in_nobodys_way(caffe, monkeypatch):
+    monkeypatch.setattr(commit, "check_unchanged", lambda store, step: os._exit(9))
+    child = os.fork()
+    if child == 0:
+        kit("apply", caffe)
+        os._exit(0)
+    assert os.WEXITSTATUS(os.waitpid(child, 0)[1]) == 9
+    monkeypatch.undo()
+    edit(caffe / PROTO, b"clip_param = 148;\n", b"clip_param = 148;  // mine\n")
+    before = contents(caffe)
+    assert kit("revert", caffe).out.startswith("took back the interrupted apply\nnot applied, ")
+    assert {p: e for p, e in before.items() if "l1loss-kit-" not in p} == contents(caffe)
 
 
 GARBAGE = [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"format": 1}', b'{"format": "1"}']

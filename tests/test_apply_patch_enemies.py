@@ -497,7 +497,7 @@ def test_what_a_kit_of_format_1_left_half_way_is_completed(states, tmp_path):
     for verb, word in (("apply", "applied"), ("revert", "not applied")):
         root = old_interrupted(states, tmp_path / verb)
         result = kit(verb, root)
-        assert (result.code, result.out.split("\n")[0]) == (0, "completed the interrupted apply")
+        assert (result.code, result.out.split("\n")[0]) == (0, "took back the interrupted apply")
         assert kit("status", root).out.startswith(word)
         assert not [path for path in root.rglob("*") if "l1loss-kit-" in path.name]
         good = "patched" if verb == "apply" else "unpatched"

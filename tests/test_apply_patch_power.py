@@ -90,7 +90,7 @@ class Judge:
         status = kit("status", self.root)
         result = kit(verb, self.root)
         problem = self.problem(status, result, wanted)
-        if "completed the interrupted" in result.out:
+        if " the interrupted " in result.out:
             self.counts["interrupted"] += 1
         if problem:
             self.bad.append((verb, state[0].names[-1:], state[1:], problem))

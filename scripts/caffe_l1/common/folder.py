@@ -1,7 +1,7 @@
 """Files and folders by descriptor: whatever a path leads to later, what is done is done here.
 
 What is in a folder goes by plain names, and no symbolic link is followed. All that the kit writes
-into a tree, and each file it writes for a user, goes through here.
+into a tree, and each file that it writes whole or not at all, goes through here.
 """
 
 from __future__ import annotations
@@ -22,14 +22,11 @@ LOOK = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # no link leads away, no FI
 NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 REFUSED = {errno.EINVAL, errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EOPNOTSUPP, errno.EROFS}
 NOREPLACE, EXCHANGE = 1, 2  # flags of renameat2
-NO_EXCHANGE = (
-    "this file system cannot exchange two files: a kill at the wrong moment takes caffe.proto out "
-    "of its place until the next apply or revert"
-)
+NO_EXCHANGE = ("this file system cannot exchange two files: a kill at the wrong moment takes "
+               "caffe.proto out of its place until the next apply or revert")
 NO_MODES = "this file system does not keep the modes of files"
-NO_SYNC = (
-    "this file system cannot sync folders: run status after a loss of power in the next minute"
-)
+NO_SYNC = ("this file system cannot sync folders: run status after a loss of power in the next "
+           "minute")
 PART = re.compile(r"\.(.+)\.[0-9a-f]{16}\.part\Z", re.DOTALL)
 LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -41,8 +38,7 @@ class NotAFile(Refused):
 
 class NotAFolder(Refused):
     def __init__(self, path: str) -> None:
-        problem = "is a symbolic link, or not a folder"
-        super().__init__(problem, "replace it by the folder it points to", path)
+        super().__init__("is a symbolic link, or not a folder", "replace it by a folder", path)
 
 
 class Folder:
@@ -81,6 +77,12 @@ class Folder:
                 raise
         return Folder(handle, self.path(name), self.lacks)
 
+    def own_status(self) -> os.stat_result:
+        return os.fstat(self.handle)
+
+    def names(self) -> list[str]:
+        return sorted(os.listdir(self.handle))
+
     def status(self, name: str) -> os.stat_result | None:
         with self.named(name):
             try:
@@ -88,25 +90,10 @@ class Folder:
             except FileNotFoundError:
                 return None
 
-    def own_status(self) -> os.stat_result:
-        return os.fstat(self.handle)
-
-    def names(self) -> list[str]:
-        return sorted(os.listdir(self.handle))
-
     def is_file(self, name: str) -> bool:
         """An ordinary file that goes by this name alone."""
         status = self.status(name)
         return status is not None and stat.S_ISREG(status.st_mode) and status.st_nlink == 1
-
-    def read(self, name: str) -> bytes | None:
-        """The bytes of a file, None where nothing is; NotAFile for anything else."""
-        try:
-            handle = self.open(name, os.O_RDONLY)
-        except FileNotFoundError:
-            return None
-        with open(handle, "rb") as file, self.named(name):
-            return file.read()
 
     def open(self, name: str, access: int) -> int:
         """A descriptor of a file that is there; NotAFile for anything else."""
@@ -122,6 +109,15 @@ class Folder:
             raise NotAFile(self.path(name))
         return handle
 
+    def read(self, name: str) -> bytes | None:
+        """The bytes of a file, None where nothing is; NotAFile for anything else."""
+        try:
+            handle = self.open(name, os.O_RDONLY)
+        except FileNotFoundError:
+            return None
+        with open(handle, "rb") as file, self.named(name):
+            return file.read()
+
     # Making
 
     def make_child(self, name: str, mode: int) -> Folder:
@@ -129,22 +125,17 @@ class Folder:
 
         One of our own that is there may have been left by a kill before it was given away.
         """
-        made = True
-        with self.named(name), no_umask():
-            try:
-                os.mkdir(name, mode, dir_fd=self.handle)
-            except FileExistsError:
-                made = False
+        with self.named(name), no_umask(), contextlib.suppress(FileExistsError):
+            os.mkdir(name, mode, dir_fd=self.handle)
         child = self.child(name)
         if child is None:
             raise FileNotFoundError(errno.ENOENT, "was removed just now", self.path(name))
         try:
-            if made or is_own(child.handle):
+            if is_own(child.handle):
                 with self.named(name):
                     self.adopt(child.handle, mode | child.own_status().st_mode & 0o2000)
         except BaseException:
-            if made:
-                self.remove_child(name)
+            self.remove_child(name)
             raise
         return child
 
@@ -185,7 +176,8 @@ class Folder:
             if new:
                 self.move(part, name)
             else:
-                self.replace(part, name)
+                with self.named(name):
+                    os.rename(part, name, src_dir_fd=self.handle, dst_dir_fd=self.handle)
         except BaseException:
             with contextlib.suppress(OSError):
                 self.unlink(part)
@@ -198,8 +190,6 @@ class Folder:
             if match and name in (None, match.group(1)) and self.is_file(part):
                 self.unlink(part)
 
-    # Owners and modes
-
     def adopt(self, handle: int, mode: int) -> None:
         """What is new here belongs to the folder's owner and group, as far as that can be."""
         try:
@@ -208,6 +198,16 @@ class Folder:
             if os.geteuid() == 0:
                 raise
         self.set_mode(handle, mode)
+
+    def keep_attributes(self, like: str, handle: int) -> None:
+        old = self.open(like, os.O_RDONLY)
+        try:
+            status = os.fstat(old)
+            give(handle, status, self.path(like))
+            copy_attributes(old, handle, self.path(like))
+            self.set_mode(handle, status.st_mode & 0o777)
+        finally:
+            os.close(old)
 
     def set_mode(self, handle: int, mode: int) -> None:
         """Where all files of a mount have one mode, as on FAT, another is refused.
@@ -223,22 +223,7 @@ class Folder:
                 raise
             self.lacks.add(NO_MODES)
 
-    def keep_attributes(self, like: str, handle: int) -> None:
-        old = self.open(like, os.O_RDONLY)
-        try:
-            status = os.fstat(old)
-            give(handle, status, self.path(like))
-            copy_attributes(old, handle, self.path(like))
-            self.set_mode(handle, status.st_mode & 0o777)
-        finally:
-            os.close(old)
-
     # Moving and removing
-
-    def replace(self, old: str, new: str) -> None:
-        """An ordinary rename: for names that are ours alone."""
-        with self.named(new):
-            os.rename(old, new, src_dir_fd=self.handle, dst_dir_fd=self.handle)
 
     def move(self, old: str, new: str, ours: bool = True) -> None:
         """A rename that never replaces anything: FileExistsError.
@@ -264,15 +249,15 @@ class Folder:
         try:
             os.link(old, new, src_dir_fd=self.handle, dst_dir_fd=self.handle, follow_symlinks=False)
         except OSError as error:
-            if error.errno in REFUSED or error.errno == errno.EMLINK:
-                return False
-            raise
+            if error.errno not in REFUSED | {errno.EMLINK}:
+                raise
+            return False
         return True
 
     def exchange(self, ours: str, name: str, free: str) -> None:
-        """A file of ours takes the place of a user's, which lies under one of our names then.
+        """A file of ours takes the place of a user's, which then lies under one of our names.
 
-        Where the system can, they change places at once. Elsewhere the user's is moved to the free
+        Where the system can, they change places at once. Elsewhere the user's moves to the free
         name first, and a kill may leave nothing in its place; but nothing is ever replaced.
         """
         with self.named(name):
@@ -281,10 +266,9 @@ class Folder:
             except OSError as error:
                 if error.errno not in REFUSED:
                     raise
-            self.lacks.add(NO_EXCHANGE)
-            self.move(name, free, ours=False)
-            self.move(ours, name)
-            self.move(free, ours, ours=False)
+        self.lacks.add(NO_EXCHANGE)
+        self.move(name, free, ours=False)
+        self.move(ours, name)
 
     def unlink(self, name: str) -> None:
         with self.named(name):
@@ -304,8 +288,8 @@ class Folder:
         try:
             os.fsync(self.handle)
         except OSError as error:
+            error.filename = self.name or "."
             if error.errno not in REFUSED:
-                error.filename = self.name or "."
                 raise
             self.lacks.add(NO_SYNC)
 
@@ -341,8 +325,7 @@ def renameat2(folder: int, old: str, new: str, flags: int) -> None:
     if function is None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
     if function(folder, os.fsencode(old), folder, os.fsencode(new), flags) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 @contextlib.contextmanager
@@ -360,9 +343,9 @@ def is_own(handle: int) -> bool:
 
 
 def give(handle: int, like: os.stat_result, path: str) -> None:
-    """To the group of another file; what root makes in a user's tree also to its owner."""
-    owner = like.st_uid if os.geteuid() == 0 else os.fstat(handle).st_uid
+    """To the group of another file, and to its owner what root makes in a user's tree."""
     status = os.fstat(handle)
+    owner = like.st_uid if os.geteuid() == 0 else status.st_uid
     if (status.st_uid, status.st_gid) == (owner, like.st_gid):
         return
     try:
@@ -374,8 +357,7 @@ def give(handle: int, like: os.stat_result, path: str) -> None:
             raise foreign_group(like.st_gid, path) from None
         raise FileSystemFailed(
             "root may not give files away on this file system; nothing was changed",
-            f"run this as the owner of the tree, user {owner}",
-        ) from None
+            f"run this as the owner of the tree, user {owner}") from None
 
 
 def foreign_group(group: int, path: str) -> Refused:

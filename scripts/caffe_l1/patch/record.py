@@ -4,23 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from .. import VERSION
 from ..common.errors import RecordDamaged, WrongUsage
-from ..common.untrusted import (
-    check_keys,
-    is_hash,
-    is_list_of,
-    is_match,
-    is_number,
-    is_text,
-    parse_object,
-)
+from ..common.untrusted import HASH, TEXT, fits, parse_object
 from .naming import Naming, check_naming
 from .payload import FOLDERS, may_be_ours
 from .proto_edit import Addition
-from .store import FOLDER, RECORD, Store, restore_hint
+from .store import FOLDER, RECORD, RESTORE, Store
 
 FORMAT = 1
 
@@ -60,6 +51,20 @@ class Record:
         return json.dumps(dict(asdict(self), format=FORMAT), indent=1).encode() + b"\n"
 
 
+SHAPE = {
+    "format": FORMAT,
+    "kit": r"[0-9A-Za-z.+-]{1,40}",
+    "type_name": TEXT,
+    "field_name": TEXT,
+    "field_id": int,
+    "message": TEXT,
+    "proto_before": HASH,
+    "proto_after": HASH,
+    "files": [{"path": TEXT, "after": HASH, "adopted": bool}],
+    "folders": [TEXT],
+}
+
+
 def addition(naming: Naming, text: bytes) -> Addition:
     return Addition(naming.message, naming.field_name, naming.field_id, text)
 
@@ -75,50 +80,28 @@ def parse_record(data: bytes) -> Record:
     try:
         fields = parse_object(data)
         number = fields.get("format", 0)
-        if is_number(number) and number > FORMAT:
+        if type(number) is int and number > FORMAT:
             newer = f"was written by a newer kit (format {number}, kit {VERSION} knows {FORMAT})"
             raise RecordDamaged(newer, "use the kit that wrote it", where)
-        return checked(fields)
-    except ValueError as error:
-        raise RecordDamaged(f"the record is damaged: {error}", restore_hint(), where) from None
-
-
-def checked(fields: dict[str, Any]) -> Record:
-    """The record that these fields make; ValueError where a kit would not have written them."""
-    check_keys(fields, RECORD_KEYS, "the record")
-    for file in fields["files"]:
-        check_keys(file, FILE_KEYS, "a file")
-    del fields["format"]
-    files = [FileRecord(**file) for file in fields.pop("files")]
-    record = Record(files=files, **fields)
-    check_meaning(record)
-    return record
-
-
-RECORD_KEYS = {
-    "format": lambda value: is_number(value) and value == FORMAT,
-    "kit": is_match(r"[0-9A-Za-z.+-]{1,40}"),
-    "type_name": is_text,
-    "field_name": is_text,
-    "field_id": is_number,
-    "message": is_text,
-    "proto_before": is_hash,
-    "proto_after": is_hash,
-    "files": is_list_of(lambda value: isinstance(value, dict)),
-    "folders": is_list_of(is_text),
-}
-FILE_KEYS = {"path": is_text, "after": is_hash, "adopted": lambda value: isinstance(value, bool)}
+        if not fits(fields, SHAPE):
+            raise ValueError("it is not what a kit writes")
+        del fields["format"]
+        files = [FileRecord(**file) for file in fields.pop("files")]
+        record = Record(files=files, **fields)
+        check_meaning(record)
+        return record
+    except (ValueError, WrongUsage) as error:
+        problem = f"the record is damaged: {getattr(error, 'problem', error)}"
+        raise RecordDamaged(problem, RESTORE, where) from None
 
 
 def check_meaning(record: Record) -> None:
-    try:
-        check_naming(record.naming)
-    except WrongUsage as error:
-        raise ValueError(error.problem) from None
+    """That a kit would have written it; else ValueError or WrongUsage."""
+    check_naming(record.naming)
     if not record.files:
         raise ValueError("it tells of no file")
     if f"message {record.naming.message}" not in record.message:
-        raise ValueError("message of the record is not valid")
+        raise ValueError("message is not valid")
     check_paths([file.path for file in record.files], record.folders, record.naming)
 
 

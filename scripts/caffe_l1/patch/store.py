@@ -14,16 +14,15 @@ import os
 import stat
 import time
 from pathlib import Path
-from typing import Callable, Iterable, Iterator, TypeVar
+from typing import Callable, Iterator, TypeVar
 
 from ..common.errors import KitError, RecordDamaged, Refused
 from ..common.folder import NEW, Folder, NotAFile, NotAFolder, is_own, no_umask, open_root
-from ..common.untrusted import HASH
 
 FOLDER = ".l1loss-kit"
-LOCK, RECORD, JOURNAL, STAGING, BLOBS = (
-    "lock", "record.json", "journal.json", "journal.staging", "blobs"
-)
+LOCK, RECORD, JOURNAL, STAGING = "lock", "record.json", "journal.json", "journal.staging"
+BLOBS = f"{FOLDER}/blobs"
+RESTORE = f"move {FOLDER}/ out of the tree, keep it, and run status"  # the originals are in it
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EBADF}
 PATIENCE = 1.0  # seconds: a reader is done by then, another apply perhaps
 Result = TypeVar("Result")
@@ -37,10 +36,10 @@ class Store:
     """The tree by its descriptor, and the kit's folder in it, once that is there."""
 
     def __init__(self, root: Path) -> None:
-        self.root = open_root(str(root))
+        self.root = open_root(root)
         self.folders: dict[str, Folder] = {}
 
-    # Folders of the tree
+    # The tree
 
     def at(self, path: str) -> Folder | None:
         """A folder of the tree, the same one to the end of this run; no link leads to it."""
@@ -56,9 +55,9 @@ class Store:
         return self.folders[path]
 
     def read_target(self, path: str) -> bytes | None:
-        folder, _, name = path.rpartition("/")
-        there = self.at(folder)
-        return there.read(name) if there else None
+        above, _, name = path.rpartition("/")
+        folder = self.at(above)
+        return folder.read(name) if folder else None
 
     # The kit's own
 
@@ -69,26 +68,22 @@ class Store:
             link = "is a link, or not a folder"
             raise RecordDamaged(link, f"move {path} away", path) from None
 
-    def exists(self) -> bool:
-        return self.ours() is not None
-
     @property
     def folder(self) -> Folder:
         return present(self.ours(), FOLDER)
 
     @property
     def blobs(self) -> Folder:
-        path = f"{FOLDER}/{BLOBS}"
-        return present(self.ours(path), path)
+        return present(self.ours(BLOBS), BLOBS)
 
     def create(self) -> None:
         """What the lock lies in; another run may do the same just now."""
-        mode = stat.S_IMODE(self.root.own_status().st_mode) & 0o777
-        for parent, name in ((self.root, FOLDER), (None, BLOBS)):
-            parent = parent or self.folder
-            there = self.ours(parent.path(name))
+        mode = self.root.own_status().st_mode & 0o777
+        for path in (FOLDER, BLOBS):
+            above, _, name = path.rpartition("/")
+            parent, there = present(self.at(above), above), self.ours(path)
             if there is None or is_own(there.handle):
-                self.folders[parent.path(name)] = parent.make_child(name, mode)
+                self.folders[path] = parent.make_child(name, mode)
                 parent.sync()
 
     @property
@@ -125,20 +120,14 @@ class Store:
 
     def open_lock(self) -> int:
         folder = self.folder
-        with folder.named(LOCK):
-            try:
-                with no_umask():
-                    handle = os.open(LOCK, NEW, self.mode, dir_fd=folder.handle)
-            except FileExistsError:
-                handle = open_there(folder)
-            try:
-                if os.fstat(handle).st_nlink > 1:
-                    raise not_a_lock()
-                if is_own(handle):
-                    folder.adopt(handle, self.mode)
-            except BaseException:
-                os.close(handle)
-                raise
+        with contextlib.suppress(FileExistsError), folder.named(LOCK), no_umask():
+            os.close(os.open(LOCK, NEW, self.mode, dir_fd=folder.handle))
+        try:
+            handle = open_to_lock(folder)
+        except NotAFile as error:
+            raise RecordDamaged(error.problem, f"remove {error.file}", error.file) from None
+        if is_own(handle):
+            folder.adopt(handle, self.mode)
         return handle
 
     def consistently(self, work: Callable[[], Result]) -> Result:
@@ -150,12 +139,11 @@ class Store:
         while not self.has_lock():
             try:
                 result = work()
+                if not self.has_lock():
+                    return result
             except KitError:
                 if not self.has_lock():
                     raise
-            else:
-                if not self.has_lock():
-                    return result
         with self.locked(shared=True):
             return work()
 
@@ -173,23 +161,18 @@ class Store:
         with contextlib.suppress(FileNotFoundError):
             self.folder.unlink(name)
 
-    def remove_parts(self) -> None:
-        """What a killed run was just writing in this folder."""
-        self.folder.remove_parts()
-        self.blobs.remove_parts()
-
     def read_own(self, name: str) -> bytes | None:
         """A file of ours, by whoever may write in this tree; else RecordDamaged."""
         folder = self.ours()
         status = folder.status(name) if folder else None
         if folder is None or status is None:
             return None
-        where = f"{FOLDER}/{name}"
+        where = folder.path(name)
         if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
-            raise RecordDamaged("is a link, or not a file", restore_hint(), where)
+            raise RecordDamaged("is a link, or not a file", RESTORE, where)
         if not self.trusts(status):
             foreign = f"belongs to user {status.st_uid}, neither to you nor to the tree's owner"
-            raise RecordDamaged(foreign, f"chown it, or {restore_hint()}", where)
+            raise RecordDamaged(foreign, f"chown it, or {RESTORE}", where)
         return folder.read(name)
 
     def trusts(self, status: os.stat_result) -> bool:
@@ -198,15 +181,13 @@ class Store:
         shared = root.st_mode & 0o022 == 0o020 and status.st_gid == root.st_gid
         return shared or status.st_uid in (0, os.geteuid(), root.st_uid)
 
-    def put_blob(self, data: bytes) -> str:
-        name = sha256(data)
-        if self.read_blob(name) is None:
-            self.put(self.blobs, name, data)
-        return name
+    def put_blob(self, data: bytes) -> None:
+        if self.read_blob(sha256(data)) is None:
+            self.put(self.blobs, sha256(data), data)
 
     def read_blob(self, name: str) -> bytes | None:
         """None where it is missing, or not what its name says."""
-        folder = self.ours(f"{FOLDER}/{BLOBS}")
+        folder = self.ours(BLOBS)
         if folder is None or not folder.is_file(name):
             return None
         data = folder.read(name)
@@ -215,85 +196,15 @@ class Store:
     def blob(self, name: str) -> bytes:
         data = self.read_blob(name)
         if data is None:
-            where = f"{FOLDER}/{BLOBS}/{name}"
-            raise RecordDamaged("is missing or was edited", restore_hint(), where)
+            raise RecordDamaged("is missing or was edited", RESTORE, f"{BLOBS}/{name}")
         return data
 
-    def keep_blobs(self, names: Iterable[str]) -> None:
+    def keep_blobs(self, names: list[str]) -> None:
         """Remove the other ones; what is not a blob by name and hash is not ours to remove."""
-        keep = set(names)
         for name in self.blobs.names():
-            if HASH.match(name) and name not in keep and self.read_blob(name) is not None:
+            if name not in names and self.read_blob(name) is not None:
                 self.blobs.unlink(name)
         self.blobs.sync()
-
-
-def take(handle: int, kind: int) -> None:
-    end = time.monotonic() + PATIENCE
-    while True:
-        try:
-            return fcntl.flock(handle, kind | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > end:
-                raise at_work() from None
-            time.sleep(0.05)
-        except OSError as error:
-            raise no_locks(error) from None
-
-
-def check_locks(store: Store, path: str) -> None:
-    """Whether this file system can keep two runs apart, tried on a file that is only read."""
-    above, _, name = path.rpartition("/")
-    folder = present(store.at(above), above)
-    handle = folder.open(name, os.O_RDONLY)
-    try:
-        with contextlib.suppress(BlockingIOError):
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError as error:
-        raise no_locks(error) from None
-    finally:
-        os.close(handle)
-
-
-class AtWork(Refused):
-    """Another run has the tree."""
-
-
-def at_work() -> AtWork:
-    problem = "another apply_patch.py is at work in this tree"
-    return AtWork(problem, "wait until it has ended, then run this again", FOLDER)
-
-
-class NoLocks(Refused):
-    """This file system cannot keep two runs apart."""
-
-
-def no_locks(error: OSError) -> NoLocks:
-    if error.errno not in NO_LOCKS:
-        raise error
-    return NoLocks(
-        f"this file system has no file locks ({error.strerror}), so two runs could meet",
-        "work on a copy of the tree on a local disk, or mount it with locks",
-        FOLDER,
-    )
-
-
-def not_a_lock() -> RecordDamaged:
-    where = f"{FOLDER}/{LOCK}"
-    return RecordDamaged("is a link, or not a file", f"remove {where}", where)
-
-
-def open_there(folder: Folder) -> int:
-    """For writing where that may be: over NFS only such a file can be locked for one alone."""
-    for access in (os.O_RDWR, os.O_RDONLY):
-        try:
-            return folder.open(LOCK, access)
-        except NotAFile:
-            raise not_a_lock() from None
-        except OSError as error:
-            if access == os.O_RDONLY or error.errno not in (errno.EACCES, errno.EROFS):
-                raise
-    raise AssertionError
 
 
 def present(folder: Folder | None, path: str) -> Folder:
@@ -302,6 +213,54 @@ def present(folder: Folder | None, path: str) -> Folder:
     return folder
 
 
-def restore_hint() -> str:
-    """Nothing is lost by it: the originals lie in that folder's blobs."""
-    return f"move {FOLDER}/ out of the tree, keep it, and run status"
+def open_to_lock(folder: Folder) -> int:
+    """For writing where that may be: over NFS only such a file can be locked for one alone."""
+    try:
+        handle = folder.open(LOCK, os.O_RDWR)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EROFS):
+            raise
+        handle = folder.open(LOCK, os.O_RDONLY)
+    if os.fstat(handle).st_nlink > 1:
+        os.close(handle)
+        raise NotAFile(folder.path(LOCK))
+    return handle
+
+
+class AtWork(Refused):
+    def __init__(self) -> None:
+        super().__init__("another apply_patch.py is at work in this tree",
+                         "wait until it has ended, then run this again", FOLDER)
+
+
+class NoLocks(Refused):
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"this file system has no file locks ({reason}), so two runs could meet",
+                         "work on a copy of the tree on a local disk, or mount it with locks",
+                         FOLDER)
+
+
+def take(handle: int, kind: int, patience: float = PATIENCE) -> None:
+    end = time.monotonic() + patience
+    while True:
+        try:
+            return fcntl.flock(handle, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end:
+                raise AtWork from None
+            time.sleep(0.05)
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            raise NoLocks(str(error.strerror)) from None
+
+
+def check_locks(store: Store, path: str) -> None:
+    """Whether this file system can keep two runs apart, tried on a file that is only read."""
+    above, _, name = path.rpartition("/")
+    handle = present(store.at(above), above).open(name, os.O_RDONLY)
+    try:
+        with contextlib.suppress(AtWork):
+            take(handle, fcntl.LOCK_SH, patience=0)
+    finally:
+        os.close(handle)

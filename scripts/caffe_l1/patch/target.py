@@ -14,14 +14,19 @@ from .store import Store
 def read_target(store: Store, path: str) -> bytes | None:
     """The bytes, None where there is no file; Refused for links and for what is read-only."""
     above, _, name = path.rpartition("/")
-    check_folder(store, above)
+    check_writable(innermost(store, above))
     folder = store.at(above)
     status = folder.status(name) if folder else None
     if folder is None or status is None:
         return None
     check_file(path, status)
-    check_ours_to_write(folder, name, status)
-    return store.read_target(path)
+    check_permission(folder, name, status)
+    return folder.read(name)
+
+
+def innermost(store: Store, path: str) -> Folder:
+    """The folder of this path, or where it is not there the one that it will be made in."""
+    return store.at(path) or innermost(store, path.rpartition("/")[0])
 
 
 def check_file(path: str, status: os.stat_result) -> None:
@@ -36,56 +41,29 @@ def check_file(path: str, status: os.stat_result) -> None:
         raise Refused("is read-only", "chmod u+w it", path)
 
 
-def check_ours_to_write(folder: Folder, name: str, status: os.stat_result) -> None:
+def check_permission(folder: Folder, name: str, status: os.stat_result) -> None:
     """Opened for writing, but not written: that asks permissions, ACLs and attributes alike."""
+    path, above, me = folder.path(name), folder.own_status(), os.geteuid()
     try:
         handle = folder.open(name, os.O_WRONLY)
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
         problem = f"is not yours to write: {(error.strerror or '').lower()}"
-        raise Refused(problem, "run this as its owner", folder.path(name)) from None
-    try:
-        if os.geteuid() != 0:
-            check_owner(status, handle, folder.path(name))
-            check_group(folder, status, folder.path(name))
-    finally:
-        os.close(handle)
-    above = folder.own_status()
-    if above.st_mode & stat.S_ISVTX and os.geteuid() not in (0, above.st_uid, status.st_uid):
-        problem = "the sticky folder lets only its owner replace it"
-        raise Refused(problem, "run this as its owner", folder.path(name))
-
-
-def check_owner(status: os.stat_result, handle: int, path: str) -> None:
-    """A file that we replace is ours then, and an ACL names its owner by the file alone."""
-    if "system.posix_acl_access" in attributes(handle) and status.st_uid != os.geteuid():
+        raise Refused(problem, "run this as its owner", path) from None
+    has_acl = "system.posix_acl_access" in attributes(handle)
+    os.close(handle)
+    if me == 0:
+        return
+    if has_acl and status.st_uid != me:  # the file that takes its place will be ours
         problem = f"has an ACL and belongs to user {status.st_uid}, who could lose access to it"
         raise Refused(problem, "run this as its owner", path)
-
-
-def check_group(folder: Folder, status: os.stat_result, path: str) -> None:
-    """Whether a file that takes its place can belong to the same group."""
-    above = folder.own_status()
     inherited = above.st_gid if above.st_mode & stat.S_ISGID else os.getegid()
     if status.st_gid not in {inherited, os.getegid(), *os.getgroups()}:
         raise foreign_group(status.st_gid, path)
-
-
-def check_folder(store: Store, path: str) -> None:
-    """No folder on the way may be a link out of the tree; the innermost must be writable."""
-    folder, here = store.root, ""
-    for part in path.split("/"):
-        status = folder.status(part)
-        here = folder.path(part)
-        if status is None:
-            break
-        if stat.S_ISLNK(status.st_mode):
-            raise Refused("is a symbolic link", "replace it by the folder it points to", here)
-        if not stat.S_ISDIR(status.st_mode):
-            raise Refused("is not a folder", "move it away", here)
-        folder = store.at(here) or folder
-    check_writable(folder)
+    if above.st_mode & stat.S_ISVTX and me not in (above.st_uid, status.st_uid):
+        problem = "the sticky folder lets only its owner replace it"
+        raise Refused(problem, "run this as its owner", path)
 
 
 def check_writable(folder: Folder) -> None:

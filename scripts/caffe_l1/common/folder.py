@@ -368,9 +368,7 @@ def foreign_group(group: int, path: str) -> Refused:
 def copy_attributes(old: int, new: int, path: str) -> None:
     """Extended attributes, POSIX ACLs among them: those of the old file and no others."""
     wanted, found = attributes(old), attributes(new)
-    for name in sorted(set(wanted) | set(found)):
-        if wanted.get(name) == found.get(name):
-            continue
+    for name in [n for n in {**wanted, **found} if wanted.get(n) != found.get(n)]:
         try:
             if name in wanted:
                 os.setxattr(new, name, wanted[name])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from pathlib import Path
 
 from ..common.errors import KitError
@@ -14,10 +13,9 @@ from .errors import Problem
 def read(path: Path) -> bytes:
     """The bytes of a regular file, or Problem."""
     try:
-        if path.is_dir():
-            raise Problem("is a folder; fix: give the path of a .prototxt file")
-        if path.exists() and not stat.S_ISREG(path.stat().st_mode):
-            raise Problem("is not a regular file; fix: give the path of a .prototxt file")
+        if path.exists() and not path.is_file():
+            kind = "a folder" if path.is_dir() else "not a regular file"
+            raise Problem(f"is {kind}; fix: give the path of a .prototxt file")
         return path.read_bytes()
     except OSError as error:
         raise Problem(f"{reason(error)}; fix: give the path of a file that you can read") from None

@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, field, replace
 
 from .. import VERSION
+from ..common.diff import unified_diff
 from ..common.errors import Refused
 from ..common.tree import PROTO, CaffeTree, find_registration, line_of
 from .commit import Change
@@ -320,19 +320,5 @@ def recorded_bytes(context: Context, file: FileRecord) -> bytes:
 
 def diff(plan: Plan) -> str:
     """The plan as a unified diff that `git apply` and `patch -p1` can read."""
-    return "".join(diff_of(change) for change in plan.changes)
-
-
-def diff_of(change: Change) -> str:
-    old = "/dev/null" if change.old is None else "a/" + change.path
-    new = "/dev/null" if change.new is None else "b/" + change.path
-    lines = difflib.unified_diff(lines_of(change.old), lines_of(change.new), old, new)
-    return "".join(
-        line if line.endswith("\n") else line + "\n\\ No newline at end of file\n" for line in lines
-    )
-
-
-def lines_of(data: bytes | None) -> list[str]:
-    text = (data or b"").decode("utf-8", "surrogateescape")
-    parts = text.split("\n")
-    return [part + "\n" for part in parts[:-1]] + ([parts[-1]] if parts[-1] else [])
+    diffs = [unified_diff(change.path, change.old, change.new) for change in plan.changes]
+    return b"".join(diffs).decode("utf-8", "surrogateescape")

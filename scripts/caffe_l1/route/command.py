@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import difflib
-import io
-import os
 import sys
 from pathlib import Path
 
+from ..common.diff import unified_diff
 from ..common.errors import one_line
 from . import files
 from .errors import Problem, place
@@ -42,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
         where = () if problem.offset is None else place(old, problem.offset)
         complain(f"{':'.join(map(str, [options.file, *where]))}: {problem}")
         return 1
-    show(diff(options.file, old, switched.data))
+    show(unified_diff(options.file.lstrip("/"), old, switched.data))
     complain(f"{options.file}: {outcome(switched, options)}")
     return 0
 
@@ -53,15 +51,6 @@ def outcome(switched: Switched, options: argparse.Namespace) -> str:
         return f"already {options.to}, nothing to do"
     done = "written" if options.in_place else "not written: add --in-place to write the file"
     return f"{changed} of {count} L1 layer{'s' * (count > 1)} switched to {options.to}, {done}"
-
-
-def diff(path: str, old: bytes, new: bytes) -> bytes:
-    """As `patch` and `git apply` read it."""
-    name = os.fsencode(path.lstrip("/"))
-    lines = difflib.diff_bytes(difflib.unified_diff, list(io.BytesIO(old)), list(io.BytesIO(new)),
-                               b"a/" + name, b"b/" + name)
-    return b"".join(line if line.endswith(b"\n") else line + b"\n\\ No newline at end of file\n"
-                    for line in lines)
 
 
 def show(text: bytes) -> None:

@@ -752,6 +752,27 @@ def test_upgrade_refuses_a_file_that_was_edited(caffe, older_kit):
     assert snapshot(caffe) == before
 
 
+def test_a_newer_file_copied_in_by_hand_is_ours_after_apply(caffe, monkeypatch):
+    """Of a kit of the same version, as a checkout of the kit is from one day to the next."""
+    before = contents(caffe)
+    sources = plan.source_files
+    monkeypatch.setattr(plan, "source_files", lambda tree, naming: {
+        path: data + b"// older\n" * (path == CPP) for path, data in sources(tree, naming).items()})
+    assert kit("apply", caffe).code == 0
+    monkeypatch.undo()
+    shutil.copy(str(payload.PATCH / CPP), str(caffe / CPP))
+    assert kit("status", caffe).out.startswith(f"modified ({CPP}:")
+    assert kit("check", caffe).out == "apply would change 0 files\n"
+    files = snapshot(caffe)
+    assert kit("apply", caffe).out == (
+        "already applied; the record of it was out of date and is renewed\n")
+    assert snapshot(caffe) == files
+    assert kit("status", caffe).code == 0
+    assert kit("apply", caffe).out == "already applied, nothing changed\n"
+    assert kit("revert", caffe).code == 0
+    assert contents(caffe) == before
+
+
 @pytest.mark.parametrize("verb", ["check", "apply", "status", "revert", "runtest"])
 def test_an_empty_name_is_not_the_folder_one_stands_in(caffe, monkeypatch, verb):
     monkeypatch.chdir(str(caffe))

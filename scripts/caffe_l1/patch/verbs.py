@@ -73,6 +73,9 @@ def apply(options: argparse.Namespace, report: Report) -> None:
             report.messages.append("already applied, nothing changed")
             return
         make(store, "apply", plan, report)
+    if not plan.changes:
+        report.messages.append("already applied; the record of it was out of date and is renewed")
+        return
     where = f'type: "{report.type_name}", {report.field_name} = {report.field_id}'
     report.messages.append(f"applied: {counted(plan)} ({where})")
     note_cmake(tree, report)
@@ -89,7 +92,11 @@ def planned_apply(
 
 
 def up_to_date(context: Context, plan: Plan) -> bool:
-    return not plan.changes and context.record is not None and context.record.kit == VERSION
+    """The tree is as wanted, and the record too."""
+    old, new = context.record, plan.record
+    if plan.changes or old is None or new is None:
+        return False
+    return (old.kit, old.files) == (new.kit, new.files)
 
 
 def revert(options: argparse.Namespace, report: Report) -> None:

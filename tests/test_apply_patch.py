@@ -87,7 +87,8 @@ def test_what_was_built_before_is_named_with_what_to_do(caffe, verb):
     (caffe / "build/CMakeCache.txt").write_text("")
     (caffe / "python/caffe/_caffe.so").write_text("")
     lines = kit(verb, caffe).out.splitlines()
-    assert f"run cmake again in {caffe / 'build'}: it lists sources only then" in lines
+    assert (f"run cmake again in {caffe / 'build'}: a build alone does not see new or removed "
+            "sources") in lines
     assert lines[-1] == (
         "pycaffe was built before this, and crashes after the next make, which does not see it; "
         "fix: make -W python/caffe/_caffe.cpp pycaffe")
@@ -309,9 +310,9 @@ def test_json_of_status_says_what_each_file_is(caffe):
     (["check"], "check", "the following arguments are required: CAFFE_ROOT"),
     (["apply", "--field-id", "x", "."], "apply", "argument --field-id: invalid int value: 'x'"),
     (["status", ".", "more"], "status", "unrecognized arguments: more"),
-    (["runtest", "--jobs", "0", "."], "runtest", "argument --jobs: at least 1"),
-    (["runtest", "--log", "", "."], "runtest", "argument --log: an empty name"),
-    (["runtest", "--build-dir=", "."], "runtest", "argument --build-dir: an empty name"),
+    (["runtest", "--jobs", "0", "."], "runtest", "argument --jobs: must be at least 1"),
+    (["runtest", "--log", "", "."], "runtest", "argument --log: the name is empty"),
+    (["runtest", "--build-dir=", "."], "runtest", "argument --build-dir: the name is empty"),
     ([], "", "the following arguments are required: VERB"),
 ])
 def test_wrong_usage_is_json_too_where_that_is_asked_for(arguments, verb, problem):

@@ -481,7 +481,7 @@ def test_what_another_user_may_not_enter_is_told_with_what_to_do(others):
     done = subprocess.run([*map(str, command), "apply", str(root)], capture_output=True, text=True,
                           preexec_fn=lambda: (os.setgroups([]), os.setgid(1001), os.setuid(1001)))
     assert done.returncode == 4 and done.stderr.endswith(
-        "; fix: run this as the owner of .l1loss-kit/, or move that folder out of the tree\n")
+        "; fix: run this as its owner, or move .l1loss-kit/ out of the tree\n")
 
 
 @root_only

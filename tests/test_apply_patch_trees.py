@@ -228,9 +228,11 @@ def test_a_renamed_layer_leaves_no_old_name_behind(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["my loss", "1Loss", "lower", "", "L1-Loss", "../x"])
-def test_a_type_name_that_is_none_is_wrong_usage(tmp_path, name):
+def test_a_name_that_is_not_valid_is_wrong_usage(tmp_path, name):
     root = make_checkout(tmp_path / "caffe")
-    assert kit("apply", root, "--type-name", name).code == 2
+    result = kit("apply", root, "--type-name", name)
+    assert result.code == 2
+    assert result.err.startswith(f"{name!r} is not a valid type name; fix: ")
     assert kit("apply", root, f"--field-name={name}").code == (0 if name == "lower" else 2)
 
 

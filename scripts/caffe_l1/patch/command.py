@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from typing import Callable
+from typing import Callable, TextIO
 
 from ..common.errors import FileSystemFailed, KitError, WrongUsage
 from ..common.output import FOLDER_IS_GONE, is_folder_gone
@@ -25,9 +25,7 @@ exit codes:
   130  interrupted by Ctrl-C; a patch that was applied stays, a build's children have ended
 """
 Work = Callable[[argparse.Namespace, Report], None]
-WORKS: dict[str, Work] = {
-    "check": verbs.check, "apply": verbs.apply, "status": verbs.status, "revert": verbs.revert,
-}
+WORKS = {"check": verbs.check, "apply": verbs.apply, "status": verbs.status, "revert": verbs.revert}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,7 +53,12 @@ def reported(options: argparse.Namespace, work: Work) -> int:
     except KeyboardInterrupt:
         report.exit = 130
         report.messages.append("interrupted")
-    show(report, options.json)
+    if options.json:
+        write(sys.stdout, report.to_json() + "\n")
+    else:
+        write(sys.stdout, report.diff + "".join(line + "\n" for line in report.messages))
+        if report.error is not None:
+            write(sys.stderr, f"{KitError(**report.error)}\n")
     return report.exit
 
 
@@ -63,22 +66,14 @@ def failure(error: OSError) -> KitError:
     if is_folder_gone(error):
         return WrongUsage(*FOLDER_IS_GONE)
     name = f"{error.filename}: " if error.filename else ""
-    fix = "look at the disk"
-    if isinstance(error, PermissionError) and FOLDER in str(error.filename):
-        fix = f"run this as the owner of {FOLDER}/, or move that folder out of the tree"
+    fix = "run this again once the disk has space and can be written to"
+    if isinstance(error, PermissionError):
+        other = f", or move {FOLDER}/ out of the tree" if FOLDER in name else ""
+        fix = f"run this as its owner{other}"
     return FileSystemFailed(name + (error.strerror or str(error)), fix)
 
 
-def show(report: Report, as_json: bool) -> None:
-    if as_json:
-        write(sys.stdout, report.to_json() + "\n")
-        return
-    write(sys.stdout, report.diff + "".join(line + "\n" for line in report.messages))
-    if report.error is not None:
-        write(sys.stderr, f"{KitError(**report.error)}\n")
-
-
-def write(stream, text: str) -> None:
+def write(stream: TextIO, text: str) -> None:
     """Bytes as they are in the tree, whatever the locale says."""
     stream.flush()
     stream.buffer.write(text.encode("utf-8", "surrogateescape"))

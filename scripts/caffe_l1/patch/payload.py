@@ -10,13 +10,8 @@ from ..common.tree import CaffeTree
 from .naming import Naming, rename
 
 PATCH = HOME / "caffe_patch"
-FOLDERS = (
-    "include/caffe/layers",
-    "include/caffe/util",
-    "src/caffe/layers",
-    "src/caffe/util",
-    "src/caffe/test",
-)
+FOLDERS = ("include/caffe/layers", "include/caffe/util",
+           "src/caffe/layers", "src/caffe/util", "src/caffe/test")
 MESSAGE = "src/caffe/proto/l1_loss_parameter.proto"
 # The order in which they are put in: nothing is compiled before what it includes is there.
 ORDER = (".hpp", ".cu", ".cpp")
@@ -32,12 +27,9 @@ def source_files(tree: CaffeTree, naming: Naming, patch: Path = PATCH) -> dict[s
     """The path in the tree and the bytes of every source file."""
     paths = [p for p in patch.rglob("*") if p.suffix in ORDER and p.is_file()]
     paths.sort(key=lambda p: ("test" in p.name, ORDER.index(p.suffix), p.name))
-    return {
-        rename(path.relative_to(patch).as_posix().encode(), naming).decode(): fit(
-            rename(path.read_bytes(), naming), tree, naming
-        )
-        for path in paths
-    }
+    names = [rename(p.relative_to(patch).as_posix().encode(), naming).decode() for p in paths]
+    texts = [fit(rename(p.read_bytes(), naming), tree, naming) for p in paths]
+    return dict(zip(names, texts))
 
 
 def may_be_ours(path: str, naming: Naming) -> bool:
@@ -49,19 +41,11 @@ def may_be_ours(path: str, naming: Naming) -> bool:
 
 def fit(source: bytes, tree: CaffeTree, naming: Naming) -> bytes:
     """The marked block of #defines in the header says what differs between trees."""
-    values = {
-        b"BASE_HEADER": b'"%s"' % tree.loss_header.encode(),
-        b"HAS_NORMALIZATION": b"%d" % tree.has_normalization,
-        b"HAS_EMPTY_BLOBS": b"%d" % tree.has_empty_blobs,
-        b"HAS_SHAPES": b"%d" % tree.has_shapes,
-        b"HAS_PARAM_STR": b"%d" % tree.has_param_str,
-    }
+    values = {name: str(int(has)) for name, has in vars(tree).items() if name.startswith("has_")}
+    values["base_header"] = f'"{tree.loss_header}"'
     for name, value in values.items():
-        source = define(source, naming.stem.upper().encode() + b"_" + name, value)
+        macro = f"{naming.stem}_{name}".upper()
+        line = f"#define {macro} {value}".encode()
+        source = re.sub(rb"(?m)^#define %s [^\r\n]*" % macro.encode(), line, source)
     source = source.replace(b"\r\n", b"\n")
     return source.replace(b"\n", b"\r\n") if tree.crlf else source
-
-
-def define(source: bytes, name: bytes, value: bytes) -> bytes:
-    pattern = rb"(?m)^(#define %s) [^\r\n]*" % re.escape(name)
-    return re.sub(pattern, lambda match: match.group(1) + b" " + value, source)

@@ -7,22 +7,24 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Callable, Tuple
+from os.path import commonprefix
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Tuple
 
 from ..common.errors import Refused
-from ..common.tree import PROTO
-from .naming import FIRST_RESERVED, LAST_RESERVED, MAX_FIELD_ID
+from ..common.tree import PROTO, line_of
+from .naming import FIRST_RESERVED, LAST_RESERVED, MAX_FIELD_ID, OTHER_NAMES
 
 if TYPE_CHECKING:
-    from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto
+    from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
 Parse = Callable[[bytes], "FileDescriptorProto"]
 Span = Tuple[int, int]
+Path = Tuple[int, ...]  # protoc's: (4, 2, 2, 0) is the first field of the third message of the file
 
-# Numbers of fields in descriptor.proto: a path such as (4, 2, 2, 0) is the first field of the
-# third message of the file.
-MESSAGE_TYPE, FIELD = 4, 2
 HOST = "LayerParameter"
+# What a descriptor lists that has a name.
+IN_FILE = ("message_type", "enum_type", "service", "extension")
+IN_MESSAGE = ("field", "oneof_decl", "nested_type", "enum_type")
 
 
 @dataclass(frozen=True)
@@ -36,22 +38,75 @@ class Addition:
 
     @property
     def field(self) -> bytes:
-        return b"optional %s %s = %d;" % (
-            self.message.encode(),
-            self.field_name.encode(),
-            self.field_id,
-        )
+        return f"optional {self.message} {self.field_name} = {self.field_id};".encode()
+
+
+class Source:
+    """The bytes of caffe.proto, and what protoc reports of them; an empty path is nowhere."""
+
+    def __init__(self, data: bytes, parse: Parse) -> None:
+        self.data = data
+        self.file = parse(data)
+        self.places = {tuple(p.path): list(p.span) for p in self.file.source_code_info.location}
+
+    def message(self, name: str) -> Path:
+        return path_of(name, listed(self.file, "message_type"))
+
+    def field(self, name: str) -> Path:
+        return path_of(name, self.in_host("field"))
+
+    def in_host(self, *kinds: str) -> list[tuple[Path, Any]]:
+        """What LayerParameter lists of these kinds."""
+        path = self.message(HOST)
+        return list(listed(self.file.message_type[path[1]], *kinds, above=path)) if path else []
+
+    def line(self, path: Path) -> int:
+        return self.places[path][0] + 1
+
+    def span(self, path: Path) -> Span:
+        first, start, *last, end = self.places[path]
+        return self.offset(first, start), self.offset(last[0] if last else first, end)
+
+    def offset(self, line: int, column: int) -> int:
+        """protoc counts lines from 0, and a tab as up to eight columns."""
+        offset = 0
+        for _ in range(line):
+            offset = self.data.index(b"\n", offset) + 1
+        at = 0
+        while at < column:
+            at += 8 - at % 8 if self.data[offset : offset + 1] == b"\t" else 1
+            offset += 1
+        return offset
+
+
+def listed(descriptor: Any, *kinds: str, above: Path = ()) -> Iterator[tuple[Path, Any]]:
+    for kind in kinds:
+        number = descriptor.DESCRIPTOR.fields_by_name[kind].number
+        for index, item in enumerate(getattr(descriptor, kind)):
+            yield (*above, number, index), item
+
+
+def path_of(name: str, items: Iterable[tuple[Path, Any]]) -> Path:
+    return next((path for path, item in items if item.name == name), ())
+
+
+def field_number(data: bytes, name: str, parse: Parse) -> int | None:
+    fields = Source(data, parse).in_host("field")
+    return next((field.number for _, field in fields if field.name == name), None)
+
+
+# In
 
 
 def insert(data: bytes, addition: Addition, parse: Parse) -> bytes:
     """caffe.proto with our message and field, or Refused; what else is in it stays as it is."""
-    before = parse(data)
-    check_free(data, before, addition)
-    start, end = message_span(data, before, HOST)
+    before = Source(data, parse)
+    check_free(before, addition)
+    end = before.span(before.message(HOST))[1]
     newline = line_end_before(data, end - 1)
     edited = insert_message(data, end, addition.text, newline)
-    edited = insert_field(edited, end - 1, addition.field, indent_of(data, before), newline)
-    check_difference(before, parse(edited), addition)
+    edited = insert_field(edited, end - 1, addition.field, indent_of(before), newline)
+    check_difference(before.file, parse(edited), addition)
     return edited
 
 
@@ -67,271 +122,11 @@ def insert_message(data: bytes, end: int, text: bytes, newline: bytes) -> bytes:
     """Behind the message that ends here, and behind the remark that may follow it."""
     rest = re.match(rb"[ \t]*(?://[^\r\n]*)?(?=\r?\n|\Z)", data[end:])
     position = end + rest.end() if rest else end
-    block = newline * 2 + text.replace(b"\n", newline)
-    return data[:position] + block + data[position:]
+    return data[:position] + as_block(text, newline) + data[position:]
 
 
-def remove(data: bytes, addition: Addition, parse: Parse) -> bytes:
-    """caffe.proto without our message and field, or Refused where they are not as we wrote them.
-
-    Whatever was edited elsewhere in the file stays.
-    """
-    before = parse(data)
-    field = field_span(data, before, addition)
-    message = message_span(data, before, addition.message)
-    edited = data
-    for start, end in sorted(
-        [whole_field(data, field, addition), whole_message(data, message, addition)], reverse=True
-    ):
-        edited = edited[:start] + edited[end:]
-    check_difference(parse(edited), before, addition)
-    return edited
-
-
-def whole_field(data: bytes, span: Span, addition: Addition) -> Span:
-    """The span of all that insert_field put in."""
-    start, end = span
-    check_ours(data, span, addition.field)
-    line_start = data.rfind(b"\n", 0, start) + 1
-    if not data[line_start:start].strip(b" \t"):
-        rest = re.compile(rb"\r?\n").match(data, end)
-        if rest:
-            return line_start, rest.end()
-    elif data[start - 1 : start] == b" " and data[end : end + 1] == b" ":
-        return start - 1, end + 1
-    raise changed(data, end)
-
-
-def whole_message(data: bytes, span: Span, addition: Addition) -> Span:
-    """The span of all that insert_message put in: comments and two line ends in front as well."""
-    end = span[1]
-    for newline in (b"\r\n", b"\n"):
-        block = newline * 2 + addition.text.replace(b"\n", newline)
-        if data[:end].endswith(block):
-            return end - len(block), end
-    newline = line_end_before(data, end)
-    text = addition.text.replace(b"\n", newline)
-    start = end - len(text)
-    name = b"message " + addition.message.encode()
-    check_ours(data, span, text[text.index(name) :])
-    raise changed(data, max(start, 0))
-
-
-def check_ours(data: bytes, span: Span, expected: bytes) -> None:
-    found = data[span[0] : span[1]]
-    if found != expected:
-        raise changed(data, span[0] + first_difference(found, expected))
-
-
-def first_difference(one: bytes, other: bytes) -> int:
-    for index, (a, b) in enumerate(zip(one, other)):
-        if a != b:
-            return index
-    return min(len(one), len(other))
-
-
-def changed(data: bytes, offset: int) -> Refused:
-    return Refused(
-        "the kit's lines were edited here",
-        "move your edit elsewhere, then run this again",
-        PROTO,
-        data.count(b"\n", 0, offset) + 1,
-    )
-
-
-# What is there
-
-
-def present(file: FileDescriptorProto, addition: Addition) -> tuple[bool, bool]:
-    """Whether a message and a field of these names are there, whoever put them in."""
-    host = find_message(file, HOST)
-    return (
-        find_message(file, addition.message) is not None,
-        host is not None and any(f.name == addition.field_name for f in host.field),
-    )
-
-
-def field_number(file: FileDescriptorProto, field_name: str) -> int | None:
-    host = find_message(file, HOST)
-    numbers = [f.number for f in host.field if f.name == field_name] if host else []
-    return numbers[0] if numbers else None
-
-
-def check_free(data: bytes, file: FileDescriptorProto, addition: Addition) -> None:
-    """Refuse where the name or the number is taken; the comment on the next free one may lie."""
-    if file.package != "caffe":
-        raise Refused(f"the package is {file.package!r}, not caffe", "use Caffe's own file", PROTO)
-    host = find_message(file, HOST)
-    if host is None:
-        raise Refused(f"there is no message {HOST}", "use a Caffe of 2015 or later", PROTO)
-    check_names_free(data, file, host, addition)
-    check_number_free(data, file, host, addition)
-
-
-def check_names_free(
-    data: bytes, file: FileDescriptorProto, host: DescriptorProto, addition: Addition
-) -> None:
-    names = [(m.name, (MESSAGE_TYPE, i)) for i, m in enumerate(file.message_type)]
-    names += [(e.name, (5, i)) for i, e in enumerate(file.enum_type)]
-    names += [(s.name, (6, i)) for i, s in enumerate(file.service)]
-    names += [(e.name, (7, i)) for i, e in enumerate(file.extension)]
-    for name, path in names:
-        if name == addition.message:
-            raise taken(f"{name} is defined here already", "type-name", data, file, path)
-    host_path = (MESSAGE_TYPE, list(file.message_type).index(host))
-    inner = [(f.name, (FIELD, i)) for i, f in enumerate(host.field)]
-    inner += [(o.name, (8, i)) for i, o in enumerate(host.oneof_decl)]
-    inner += [(m.name, (3, i)) for i, m in enumerate(host.nested_type)]
-    inner += [(e.name, (4, i)) for i, e in enumerate(host.enum_type)]
-    for name, path in inner:
-        if name in (addition.field_name, addition.message):
-            raise taken(
-                f"{HOST} has {name} already", "field-name", data, file, host_path + path
-            )
-    if addition.field_name in host.reserved_name:
-        raise taken(
-            f"{HOST} reserves the name {addition.field_name}",
-            "field-name",
-            data,
-            file,
-            host_path,
-        )
-
-
-def taken(
-    problem: str, option: str, data: bytes, file: FileDescriptorProto, path: tuple[int, ...]
-) -> Refused:
-    example = {"type-name": "--type-name MyL1Loss --field-name my_l1_loss_param"}.get(
-        option, "--field-name my_l1_loss_param"
-    )
-    return Refused(problem, f"apply under another name: {example}", PROTO, line(file, path))
-
-
-def check_number_free(
-    data: bytes, file: FileDescriptorProto, host: DescriptorProto, addition: Addition
-) -> None:
-    number = addition.field_id
-    host_path = (MESSAGE_TYPE, list(file.message_type).index(host))
-    fix = f"choose another with --field-id, such as --field-id {free_number(host)}"
-    for index, field in enumerate(host.field):
-        if field.number == number:
-            raise Refused(
-                f"field number {number} is taken by {field.name}",
-                fix,
-                PROTO,
-                line(file, host_path + (FIELD, index)),
-            )
-    ranges = [("reserved", 9, host.reserved_range), ("extensions", 5, host.extension_range)]
-    for word, tag, spans in ranges:
-        for index, span in enumerate(spans):
-            if span.start <= number < span.end:
-                where = line(file, host_path + (tag, index))
-                raise Refused(f"field number {number} is in {word}", fix, PROTO, where)
-
-
-def free_number(host: DescriptorProto) -> int:
-    """One that nothing uses or keeps: the next from 1702 on, else the last one below."""
-    taken = [(f.number, f.number + 1) for f in host.field]
-    taken += [(s.start, s.end) for s in [*host.reserved_range, *host.extension_range]]
-    number = 1702
-    for start, end in sorted([*taken, (FIRST_RESERVED, LAST_RESERVED + 1)]):
-        if start <= number < end:
-            number = end
-    if number <= MAX_FIELD_ID:
-        return number
-    number = 1700
-    for start, end in sorted(taken, reverse=True):
-        if start <= number < end:
-            number = start - 1
-    return number
-
-
-def check_difference(
-    before: FileDescriptorProto, after: FileDescriptorProto, addition: Addition
-) -> None:
-    """protoc's own view of the two files differs by exactly our message and our field."""
-    rest = copy_of(after)
-    host = find_message(rest, HOST)
-    fields = [f for f in host.field if f.name == addition.field_name] if host else []
-    messages = [m for m in rest.message_type if m.name == addition.message]
-    right = len(fields) == len(messages) == 1 and (
-        (fields[0].number, fields[0].type_name)
-        == (addition.field_id, ".caffe." + addition.message)
-    )
-    if host and right:
-        host.field.remove(fields[0])
-        rest.message_type.remove(messages[0])
-    if not right or bare(rest) != bare(before):
-        raise Refused(
-            "the edit would change more than one message and one field",
-            "report this file to the kit's authors",
-            PROTO,
-        )
-
-
-def bare(file: FileDescriptorProto) -> bytes:
-    without = copy_of(file)
-    without.ClearField("source_code_info")
-    return without.SerializeToString(deterministic=True)
-
-
-def copy_of(file: FileDescriptorProto) -> FileDescriptorProto:
-    other = type(file)()
-    other.CopyFrom(file)
-    return other
-
-
-def find_message(file: FileDescriptorProto, name: str) -> DescriptorProto | None:
-    for message in file.message_type:
-        if message.name == name:
-            return message
-    return None
-
-
-# Where it is
-
-
-def message_span(data: bytes, file: FileDescriptorProto, name: str) -> Span:
-    names = [message.name for message in file.message_type]
-    span = span_at(data, file, (MESSAGE_TYPE, names.index(name)))
-    if data[span[1] - 1 : span[1]] != b"}":
-        raise Refused(f"protoc and the kit disagree on where {name} ends", "", PROTO)
-    return span
-
-
-def field_span(data: bytes, file: FileDescriptorProto, addition: Addition) -> Span:
-    names = [message.name for message in file.message_type]
-    fields = [f.name for f in file.message_type[names.index(HOST)].field]
-    path = (MESSAGE_TYPE, names.index(HOST), FIELD, fields.index(addition.field_name))
-    return span_at(data, file, path)
-
-
-def locations(file: FileDescriptorProto) -> dict[tuple[int, ...], list[int]]:
-    return {tuple(place.path): list(place.span) for place in file.source_code_info.location}
-
-
-def line(file: FileDescriptorProto, path: tuple[int, ...]) -> int:
-    span = locations(file).get(path)
-    return span[0] + 1 if span else 0
-
-
-def span_at(data: bytes, file: FileDescriptorProto, path: tuple[int, ...]) -> Span:
-    span = locations(file)[path]
-    first, start, end = span[0], span[1], span[-1]
-    last = span[2] if len(span) == 4 else first
-    return offset_of(data, first, start), offset_of(data, last, end)
-
-
-def offset_of(data: bytes, line_number: int, column: int) -> int:
-    """protoc counts lines from 0, and a tab as up to eight columns."""
-    offset = 0
-    for _ in range(line_number):
-        offset = data.index(b"\n", offset) + 1
-    at = 0
-    while at < column:
-        at += 8 - at % 8 if data[offset : offset + 1] == b"\t" else 1
-        offset += 1
-    return offset
+def as_block(text: bytes, newline: bytes) -> bytes:
+    return newline * 2 + text.replace(b"\n", newline)
 
 
 def line_end_before(data: bytes, offset: int) -> bytes:
@@ -342,13 +137,136 @@ def line_end_before(data: bytes, offset: int) -> bytes:
     return b"\r\n" if feed > 0 and data[feed - 1 : feed] == b"\r" else b"\n"
 
 
-def indent_of(data: bytes, file: FileDescriptorProto) -> bytes:
+def indent_of(source: Source) -> bytes:
     """How the last field that begins a line is indented."""
-    names = [message.name for message in file.message_type]
-    host = names.index(HOST)
-    for index in reversed(range(len(file.message_type[host].field))):
-        start, _ = span_at(data, file, (MESSAGE_TYPE, host, FIELD, index))
-        indent = data[data.rfind(b"\n", 0, start) + 1 : start]
+    for path, _ in reversed(source.in_host("field")):
+        start, _ = source.span(path)
+        indent = source.data[source.data.rfind(b"\n", 0, start) + 1 : start]
         if not indent.strip(b" \t"):
             return indent
     return b"  "
+
+
+# Out
+
+
+def remove(data: bytes, addition: Addition, parse: Parse) -> bytes:
+    """caffe.proto without our message and field, or Refused where they are not as we wrote them.
+
+    Whatever was edited elsewhere in the file stays.
+    """
+    after = Source(data, parse)
+    message, field = after.message(addition.message), after.field(addition.field_name)
+    if not message and not field:
+        return data
+    if not message or not field:
+        names = [f"message {addition.message}", addition.field_name]
+        there, gone = names if message else reversed(names)
+        raise Refused(f"{there} is there, but {gone} is gone",
+                      "delete it as well, then run this again", PROTO, after.line(message or field))
+    spans = [whole_field(data, after.span(field), addition.field),
+             whole_message(data, after.span(message)[1], addition.text)]
+    for start, end in sorted(spans, reverse=True):
+        data = data[:start] + data[end:]
+    check_difference(parse(data), after.file, addition)
+    return data
+
+
+def whole_field(data: bytes, span: Span, field: bytes) -> Span:
+    """The span of all that insert_field put in."""
+    start, end = span
+    line_start = data.rfind(b"\n", 0, start) + 1
+    line_end = re.compile(rb"\r?\n").match(data, end)
+    if data[start:end] == field:
+        if data[line_start:start].strip(b" \t"):
+            if data[start - 1 : start] == data[end : end + 1] == b" ":
+                return start - 1, end + 1
+        elif line_end:
+            return line_start, line_end.end()
+    raise edited_at(data, end)
+
+
+def whole_message(data: bytes, end: int, text: bytes) -> Span:
+    """The span of all that insert_message put in: comments and two line ends in front as well."""
+    block = as_block(text, line_end_before(data, end))
+    same = len(commonprefix([data[:end][::-1], block[::-1]]))
+    if same < len(block):
+        raise edited_at(data, end - same)
+    return end - len(block), end
+
+
+def edited_at(data: bytes, offset: int) -> Refused:
+    return Refused("the kit's lines were edited here",
+                   "move your edit elsewhere, then run this again", PROTO, line_of(data, offset))
+
+
+# Checks
+
+
+def check_free(source: Source, addition: Addition) -> None:
+    """Refuse where the name or the number is taken; the comment on the next free one may lie."""
+    package, host = source.file.package, source.message(HOST)
+    if package != "caffe":
+        raise Refused(f"the package is {package!r}, not caffe", "use Caffe's own file", PROTO)
+    if not host:
+        raise Refused(f"there is no message {HOST}", "use a Caffe of 2015 or later", PROTO)
+    check_names_free(source, addition)
+    if addition.field_name in source.file.message_type[host[1]].reserved_name:
+        raise Refused(f"{HOST} reserves the name {addition.field_name}", OTHER_NAMES, PROTO,
+                      source.line(host))
+    check_number_free(source, addition.field_id)
+
+
+def check_names_free(source: Source, addition: Addition) -> None:
+    for path, item in [*listed(source.file, *IN_FILE), *source.in_host(*IN_MESSAGE)]:
+        inside = len(path) > 2  # outside of LayerParameter the field's name is in nobody's way
+        if item.name == addition.message or (inside and item.name == addition.field_name):
+            raise Refused(f"{item.name} is there already, and the kit did not put it there",
+                          OTHER_NAMES, PROTO, source.line(path))
+
+
+def check_number_free(source: Source, number: int) -> None:
+    used = [(range(field.number, field.number + 1), f"taken by {field.name}", path)
+            for path, field in source.in_host("field")]
+    for kind, word in (("reserved_range", "reserved"), ("extension_range", "kept for extensions")):
+        used += [(range(kept.start, kept.end), word, path) for path, kept in source.in_host(kind)]
+    for numbers, word, path in used:
+        if number in numbers:
+            free = free_number([numbers for numbers, _, _ in used])
+            raise Refused(f"field number {number} is {word}",
+                          f"choose another with --field-id, such as --field-id {free}", PROTO,
+                          source.line(path))
+
+
+def free_number(used: list[range]) -> int:
+    """The next from 1702 on that nothing uses or keeps, else the last one below."""
+    used = [*used, range(FIRST_RESERVED, LAST_RESERVED + 1)]
+    above = sorted({1702, *(numbers.stop for numbers in used)})
+    below = sorted({1700, *(numbers.start - 1 for numbers in used)}, reverse=True)
+    wanted = [n for n in above if 1702 <= n <= MAX_FIELD_ID] + [n for n in below if n <= 1700]
+    return next(n for n in wanted if not any(n in numbers for numbers in used))
+
+
+def check_difference(
+    before: FileDescriptorProto, after: FileDescriptorProto, addition: Addition
+) -> None:
+    """protoc's own view of the two files differs by exactly our message and our field."""
+    rest = without_places(after)
+    ours = [(message, field) for message in rest.message_type if message.name == HOST
+            for field in message.field if field.name == addition.field_name]
+    put = [(field.number, field.type_name) for _, field in ours]
+    for host, field in ours:
+        host.field.remove(field)
+    for message in [m for m in rest.message_type if m.name == addition.message]:
+        rest.message_type.remove(message)
+    wanted = [(addition.field_id, ".caffe." + addition.message)]
+    if put != wanted or rest != without_places(before):
+        raise Refused("the edit would change more than one message and one field",
+                      "report this file to the kit's authors", PROTO)
+
+
+def without_places(file: FileDescriptorProto) -> FileDescriptorProto:
+    other = type(file)()
+    other.CopyFrom(file)
+    other.ClearField("source_code_info")
+    return other

@@ -19,7 +19,6 @@ from ..common.tree import PROTO
 if TYPE_CHECKING:
     from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
-BOM = b"\xef\xbb\xbf"
 ERROR_LINE = re.compile(r"^(?:\S*/)?caffe\.proto:(\d+):(?:\d+:)? ?(.*)$", re.MULTILINE)
 
 
@@ -34,33 +33,26 @@ def parse(data: bytes, folder: Path) -> FileDescriptorProto:
 
 
 def need_protobuf() -> None:
-    """One for an older Python raises whatever it meets there, some raise errors of their own."""
+    """A package for another Python may raise anything when it is imported."""
     try:
         import google.protobuf.descriptor_pb2  # noqa: F401
-    except ModuleNotFoundError as error:
-        if not str(error.name).startswith("google"):
-            raise broken(error) from None
-        raise Refused("Python's protobuf package is missing", install_protobuf()) from None
     except Exception as error:
-        raise broken(error) from None
-
-
-def broken(error: Exception) -> Refused:
-    said = (str(error).strip() or "no message").splitlines()[0]
-    return Refused(
-        f"Python's protobuf package cannot be used: {type(error).__name__}: {said}",
-        f"{sys.executable} -m pip install --upgrade protobuf, or run this by another Python",
-    )
+        if isinstance(error, ModuleNotFoundError) and str(error.name).startswith("google"):
+            raise Refused("Python's protobuf package is missing", install_protobuf()) from None
+        said = (str(error).strip() or "no message").splitlines()[0]
+        raise Refused(
+            f"Python's protobuf package cannot be used: {type(error).__name__}: {said}",
+            f"{sys.executable} -m pip install --upgrade protobuf, or run this by another Python",
+        ) from None
 
 
 @functools.lru_cache(maxsize=16)
 def run_protoc(data: bytes, folder: Path) -> bytes:
     with tempfile.TemporaryDirectory(prefix="l1loss-kit-") as scratch:
-        source = Path(scratch, "caffe.proto")
+        source, descriptors = Path(scratch, "caffe.proto"), Path(scratch, "descriptors")
         source.write_bytes(data)
-        descriptors = Path(scratch, "descriptors")
-        command = ["protoc", "--proto_path=" + scratch, "--proto_path=.", "--proto_path=../.."]
-        command += ["--include_source_info", f"--descriptor_set_out={descriptors}", str(source)]
+        command = ["protoc", "--proto_path=" + scratch, "--proto_path=.", "--proto_path=../..",
+                   "--include_source_info", f"--descriptor_set_out={descriptors}", str(source)]
         try:
             done = subprocess.run(command, cwd=str(folder), stderr=subprocess.PIPE)
         except FileNotFoundError:
@@ -83,20 +75,16 @@ def unusable(problem: str) -> Refused:
 def invalid(message: str) -> Refused:
     found = ERROR_LINE.search(message)
     problem = found.group(2) if found else (message.strip() or "unknown error").splitlines()[-1]
-    return Refused(
-        "protoc refuses this file: {}".format(problem.rstrip(".\r")),
-        "repair the file first: protoc --proto_path=src/caffe/proto -o /dev/null caffe.proto",
-        PROTO,
-        int(found.group(1)) if found else 0,
-    )
+    fix = "repair the file first: protoc --proto_path=src/caffe/proto -o /dev/null caffe.proto"
+    problem = "protoc refuses this file: " + problem.rstrip(".\r")
+    return Refused(problem, fix, PROTO, int(found.group(1)) if found else 0)
 
 
 def ascii_twin(data: bytes) -> bytes:
-    """The same file, byte for byte as long, without the letters that are no UTF-8.
+    """The same file, byte for byte as long, with ? for every letter that is not ASCII.
 
-    Comments are part of protoc's source information; a Latin-1 letter in one would make a
-    descriptor that the protobuf package cannot read. Outside of comments and strings protoc
-    accepts no such bytes at all, and none of ours has any.
+    Comments are part of what protoc reports, and the protobuf package cannot read a report with a
+    Latin-1 letter in one. Outside of comments and strings protoc accepts no such letter anyway.
     """
-    start = len(BOM) if data.startswith(BOM) else 0
+    start = 3 if data.startswith(b"\xef\xbb\xbf") else 0  # a byte order mark
     return data[:start] + re.sub(rb"[\x80-\xff]", b"?", data[start:])

@@ -30,18 +30,12 @@ class Report:
     error: dict[str, Any] | None = None  # file, line, problem, fix
 
     def set_naming(self, naming: Naming) -> None:
-        self.type_name = naming.type_name
-        self.field_name = naming.field_name
+        self.type_name, self.field_name = naming.type_name, naming.field_name
         self.field_id = naming.field_id
 
     def set_error(self, error: KitError) -> None:
         self.exit = error.code
-        self.error = {
-            "file": error.file,
-            "line": error.line,
-            "problem": error.problem,
-            "fix": error.fix,
-        }
+        self.error = {name: getattr(error, name) for name in ("file", "line", "problem", "fix")}
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1)

@@ -5,133 +5,91 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+from dataclasses import fields
 from pathlib import Path
-from typing import Iterator
+from typing import Any, Callable, Iterator
 
 from .. import VERSION
+from ..common.diff import unified_diff
 from ..common.errors import Refused, WrongUsage
 from ..common.tree import MAKE_PYCAFFE, PYCAFFE, CaffeTree, open_tree
-from .commit import commit, interrupted, recover
+from .commit import Change, commit, interrupted, recover
 from .naming import Naming, check_naming
-from .plan import Context, Plan, diff, naming_for, plan_apply, plan_revert
+from .plan import Context, Plan, naming_for, plan_apply, plan_revert
 from .record import read_record
 from .report import Report
 from .status import State, read_state
 from .store import AtWork, Store
 
-NAMING_OPTIONS = ("type_name", "field_name", "field_id")
-
-
-def asked_naming(options: argparse.Namespace) -> Naming:
-    given = {name: getattr(options, name) for name in given_names(options)}
-    naming = Naming(**given)
-    check_naming(naming)
-    return naming
-
-
-def given_names(options: argparse.Namespace) -> list[str]:
-    return [name for name in NAMING_OPTIONS if getattr(options, name, None) is not None]
-
-
-def load(tree: CaffeTree, store: Store) -> Context:
-    return Context(tree, store, read_record(store))
-
 
 def check(options: argparse.Namespace, report: Report) -> None:
     """What apply would do, as a unified diff; nothing is changed."""
-    naming = asked_naming(options)
+    given = asked_names(options)
     tree = tree_of(options)
     store = Store(tree.root)
 
-    def look() -> tuple[Context, Plan]:
+    def look() -> Plan:
         refuse_interrupted(store)
-        context = load(tree, store)
-        return context, planned_apply(context, naming, options, report)
+        return plan_apply(opened(tree, store, given, report))
 
-    context, plan = store.consistently(look)
-    report.diff = diff(plan)
+    plan = store.consistently(look)
+    report.kit = VERSION
+    diff = b"".join(unified_diff(c.path, c.old, c.new) for c in plan.changes)
+    report.diff = diff.decode("utf-8", "surrogateescape")
     report.files = files_of(plan)
-    if up_to_date(context, plan):
-        report.state = "applied"
-        report.messages.append("already applied, nothing to change")
-    else:
-        report.state = "not applied"
-        report.messages.append(f"apply would change {counted(plan)}")
+    report.state = "applied" if plan.done else "not applied"
+    report.messages.append("already applied, nothing to change" if plan.done
+                           else f"apply would change {counted(plan)}")
 
 
 def apply(options: argparse.Namespace, report: Report) -> None:
-    naming = asked_naming(options)
-    tree = repaired_tree(options, report)
-    store = Store(tree.root)
-    if is_new(store):
-        store.consistently(lambda: planned_apply(load(tree, store), naming, options, report))
-    with exclusive(store, report):
-        context = load(tree, store)
-        plan = planned_apply(context, naming, options, report)
-        report.state = "applied"
-        if up_to_date(context, plan):
-            report.messages.append("already applied, nothing changed")
-            return
-        make(store, "apply", plan, report)
-    if not plan.changes:
+    plan = carry_out("apply", plan_apply, options, report)
+    report.state, report.kit = "applied", VERSION
+    if plan.done:
+        report.messages.append("already applied, nothing changed")
+    elif not plan.changes:
         report.messages.append("already applied; the record of it was out of date and is renewed")
-        return
-    where = f'type: "{report.type_name}", {report.field_name} = {report.field_id}'
-    report.messages.append(f"applied: {counted(plan)} ({where})")
-    note_cmake(tree, report)
-    note_pycaffe(tree, report)
-
-
-def planned_apply(
-    context: Context, asked: Naming, options: argparse.Namespace, report: Report
-) -> Plan:
-    naming = naming_for(context.record, asked, given_names(options))
-    report.set_naming(naming)
-    report.kit = VERSION
-    return plan_apply(context, naming)
-
-
-def up_to_date(context: Context, plan: Plan) -> bool:
-    """The tree is as wanted, and the record too."""
-    old, new = context.record, plan.record
-    if plan.changes or old is None or new is None:
-        return False
-    return (old.kit, old.files) == (new.kit, new.files)
+    else:
+        where = f'type: "{report.type_name}", {report.field_name} = {report.field_id}'
+        report.messages.append(f"applied: {counted(plan)} ({where})")
+        note_builds(Path(report.root), report)
 
 
 def revert(options: argparse.Namespace, report: Report) -> None:
-    naming = asked_naming(options)
+    plan = carry_out("revert", plan_revert, options, report)
+    report.state = "not applied"
+    if plan.done:
+        report.messages.append("not applied, nothing changed")
+    else:
+        report.messages += [*plan.notes, f"reverted: {counted(plan)}"]
+        note_builds(Path(report.root), report)
+
+
+def carry_out(
+    verb: str, planned: Callable[[Context], Plan], options: argparse.Namespace, report: Report
+) -> Plan:
+    """Plan, and make the plan; the plan."""
+    given = asked_names(options)
     tree = repaired_tree(options, report)
     store = Store(tree.root)
 
-    def look() -> Plan | None:
-        context = load(tree, store)
-        plan = planned_revert(context, naming, options, report)
-        return plan if plan.changes or context.record else None
+    def look() -> Plan:
+        return planned(opened(tree, store, given, report))
 
-    plan = store.consistently(look) if is_new(store) else Plan()
-    if plan is not None:
-        with exclusive(store, report):
-            plan = look()
-            if plan is not None:
-                make(store, "revert", plan, report)
-    report.state = "not applied"
-    if plan is None:
-        report.messages.append("not applied, nothing changed")
-        return
-    report.messages += plan.notes
-    report.messages.append(f"reverted: {counted(plan)}")
-    note_cmake(tree, report)
-    note_pycaffe(tree, report)
-
-
-def planned_revert(
-    context: Context, asked: Naming, options: argparse.Namespace, report: Report
-) -> Plan:
-    naming = naming_for(context.record, asked, given_names(options))
-    report.set_naming(naming)
-    report.kit = context.record.kit if context.record else None
-    return plan_revert(context, naming)
+    if not store.has_lock() and interrupted(store) is None:
+        # No run was ever in this tree: then a refusal is to leave no trace of this one.
+        plan = store.consistently(look)
+        if plan.done:
+            return plan
+    with exclusive(store, report):
+        plan = look()
+        if not plan.done:
+            record = plan.record.to_bytes() if plan.record else None
+            report.messages += commit(store, verb, plan.changes, plan.folders, record, plan.blobs,
+                                      report.type_name)
+            report.files = files_of(plan)
+            report.messages += sorted(store.root.lacks)
+    return plan
 
 
 def status(options: argparse.Namespace, report: Report) -> None:
@@ -142,16 +100,20 @@ def status(options: argparse.Namespace, report: Report) -> None:
 
 def state_of(options: argparse.Namespace, report: Report) -> State:
     """The state of the tree, entered into the report as well."""
-    naming = asked_naming(options)
+    asked = Naming(**asked_names(options))
     tree = tree_of(options)
     store = Store(tree.root)
+
+    def look() -> State:
+        record = read_record(store)
+        return read_state(Context(tree, store, record, record.naming if record else asked))
+
     try:
-        state = store.consistently(lambda: read_state(load(tree, store), naming))
+        state = store.consistently(look)
     except AtWork as error:
-        state = State("busy", error.problem, [], naming)
+        state = State("busy", error.problem, [], asked)
     report.set_naming(state.naming)
-    report.state = state.word
-    report.kit = state.kit
+    report.state, report.kit = state.word, state.kit
     report.files = [dict(vars(file)) for file in state.files]
     return state
 
@@ -159,8 +121,24 @@ def state_of(options: argparse.Namespace, report: Report) -> State:
 # Around the plan
 
 
+def asked_names(options: argparse.Namespace) -> dict[str, Any]:
+    """What is given of --type-name, --field-name and --field-id."""
+    given = {field.name: getattr(options, field.name) for field in fields(Naming)}
+    given = {name: value for name, value in given.items() if value is not None}
+    check_naming(Naming(**given))
+    return given
+
+
+def opened(tree: CaffeTree, store: Store, given: dict[str, Any], report: Report) -> Context:
+    record = read_record(store)
+    naming = naming_for(record, given)
+    report.set_naming(naming)
+    report.kit = record.kit if record else None
+    return Context(tree, store, record, naming)
+
+
 def tree_of(options: argparse.Namespace) -> CaffeTree:
-    """Where a killed run has left no caffe.proto in its place, the tree is one after its repair."""
+    """A tree from which a killed run has moved caffe.proto is one again after the repair."""
     try:
         return open_tree(options.root)
     except WrongUsage:
@@ -178,11 +156,6 @@ def repaired_tree(options: argparse.Namespace, report: Report) -> CaffeTree:
             return open_tree(options.root)
 
 
-def is_new(store: Store) -> bool:
-    """Whether no run was ever in this tree: then a refusal is to leave no trace of this one."""
-    return not store.has_lock() and interrupted(store) is None
-
-
 @contextlib.contextmanager
 def exclusive(store: Store, report: Report) -> Iterator[None]:
     """The tree for this run alone, with what a killed run began brought to its end."""
@@ -192,34 +165,25 @@ def exclusive(store: Store, report: Report) -> Iterator[None]:
         yield
 
 
-def make(store: Store, verb: str, plan: Plan, report: Report) -> None:
-    record = plan.record.to_bytes() if plan.record else None
-    report.messages += commit(
-        store, verb, plan.changes, plan.folders, record, plan.blobs, report.type_name
-    )
-    report.files = files_of(plan)
-    report.messages += sorted(store.root.lacks)
-
-
-def files_of(plan: Plan) -> list[dict[str, object]]:
-    return [{"path": c.path, "state": kind(c), "line": 0} for c in plan.changes]
-
-
 class Interrupted(Refused):
     """A run was killed half-way; apply and revert complete it."""
 
 
 def refuse_interrupted(store: Store) -> None:
-    verb: str | None = interrupted(store)
+    verb = interrupted(store)
     if verb is not None:
-        problem = f"an earlier {verb} was killed half-way"
-        raise Interrupted(problem, "run apply or revert: it completes")
+        raise Interrupted(f"an earlier {verb} was killed half-way",
+                          "run apply or revert, which completes it")
 
 
-def kind(change) -> str:
+def kind(change: Change) -> str:
     if change.old is None:
         return "created"
     return "deleted" if change.new is None else "edited"
+
+
+def files_of(plan: Plan) -> list[dict[str, Any]]:
+    return [{"path": change.path, "state": kind(change), "line": 0} for change in plan.changes]
 
 
 def counted(plan: Plan) -> str:
@@ -228,18 +192,16 @@ def counted(plan: Plan) -> str:
     return f"{len(words)} files: {', '.join(parts)}" if words else "0 files"
 
 
-def note_cmake(tree: CaffeTree, report: Report) -> None:
-    """CMake lists the sources when it configures, not when it builds."""
-    for folder in (tree.root, tree.root / "build"):
+def note_builds(root: Path, report: Report) -> None:
+    """What was built before this run, and what to do with it.
+
+    A pycaffe that CMake built is a link here, and made anew in time.
+    """
+    for folder in (root, root / "build"):
         if (folder / "CMakeCache.txt").is_file():
-            report.messages.append(f"run cmake again in {folder}: it lists sources only then")
-
-
-def note_pycaffe(tree: CaffeTree, report: Report) -> None:
-    """One that CMake built is a link here, and made anew in time."""
-    library = tree.path(PYCAFFE)
+            report.messages.append(
+                f"run cmake again in {folder}: a build alone does not see new or removed sources")
+    library = root / PYCAFFE
     if library.is_file() and not library.is_symlink():
-        report.messages.append(
-            "pycaffe was built before this, and crashes after the next make, which does not see "
-            f"it; fix: {' '.join(MAKE_PYCAFFE)}"
-        )
+        report.messages.append("pycaffe was built before this, and crashes after the next make, "
+                               f"which does not see it; fix: {' '.join(MAKE_PYCAFFE)}")

@@ -27,14 +27,14 @@ def run(options: argparse.Namespace) -> int:
 
 
 def named(text: str) -> str:
-    """A shell variable that is not set would else name the working folder."""
+    """Else a shell variable that is not set would name the working folder."""
     if not text:
-        raise argparse.ArgumentTypeError("an empty name")
+        raise argparse.ArgumentTypeError("the name is empty")
     return text
 
 
 def positive(text: str) -> int:
     number = int(text)
     if number < 1:
-        raise argparse.ArgumentTypeError("at least 1")
+        raise argparse.ArgumentTypeError("must be at least 1")
     return number

@@ -445,7 +445,7 @@ def test_cmake_builds_in_no_folder_that_a_link_in_the_tree_leads_to(caffe, tmp_p
     (caffe / "build").symlink_to("../outside")
     result = kit("runtest", "--quick", caffe)
     assert (result.code, result.err) == (
-        1, "build: is a link; fix: remove it, or name the folder to build in: --build-dir\n")
+        1, "build: is a link; fix: remove it, or name another folder with --build-dir\n")
     assert not list((tmp_path / "outside").iterdir())
 
 
@@ -492,9 +492,9 @@ def test_a_makefile_that_asks_where_it_is_is_told_its_own_tree(make_build):
 def test_the_messages_are_made_before_anything_is_compiled(make_build, quick):
     """In older Makefiles it was a race, which an installed caffe.pb.h could win."""
     first, *others = make_build.stages(quick)
-    assert not make_build.generated_header.exists()
+    assert not make_build.header.exists()
     made = subprocess.run(first.command, cwd=str(make_build.root), stdout=subprocess.PIPE)
-    assert made.returncode == 0 and make_build.generated_header.exists()
+    assert made.returncode == 0 and make_build.header.exists()
     assert b"CXX" not in made.stdout
     assert len(others) == (1 if quick else 2)
 
@@ -548,7 +548,7 @@ MACHINE = Machine(
     blas="open",
     include=["/usr/include/hdf5/serial"],
     library_folders=["/usr/lib/hdf5"],
-    python=Python("3.9", ["/usr/include/python3.9"], ["boost_python39", "python3.9"], "/usr/lib"),
+    python=Python(["/usr/include/python3.9"], ["boost_python39", "python3.9"], "/usr/lib"),
 )
 
 

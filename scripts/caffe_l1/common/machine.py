@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Python:
-    version: str  # 3.9
     include: list[str]
     libraries: list[str]  # boost_python39 python3.9
     library_folder: str
@@ -33,8 +32,10 @@ class Machine:
 
 
 def probe() -> Machine:
+    multiarch = sysconfig.get_config_var("MULTIARCH") or "x86_64-linux-gnu"
+    hdf5_folders = ["", f"/usr/lib/{multiarch}/hdf5/serial"]
     hdf5_include = next((p for p in hdf5_includes() if has_header("hdf5.h", p)), None)
-    hdf5_folder = next((p for p in hdf5_folders() if has_library(["hdf5_hl", "hdf5"], p)), None)
+    hdf5_folder = next((p for p in hdf5_folders if has_library(["hdf5_hl", "hdf5"], p)), None)
     cuda_arch = cuda_architectures()
     return Machine(
         cuda=find_cuda() if cuda_arch else None,  # a compiler without a GPU runs no tests
@@ -51,45 +52,29 @@ def probe() -> Machine:
 
 
 def compiler() -> list[str]:
-    """The beginning of a command, with CXX read as make has it read: by a shell."""
-    return ["sh", "-c", '{} "$@"'.format(os.environ.get("CXX") or "g++"), "sh"]
+    """The start of a command; a shell reads CXX, as it does for make."""
+    return ["/bin/sh", "-c", '{} "$@"'.format(os.environ.get("CXX") or "g++"), "sh"]
 
 
 def compiles(arguments: list[str], source: str) -> bool:
-    command = [*compiler(), "-x", "c++", "-", *arguments]
-    try:
-        done = subprocess.run(
-            command,
-            input=source.encode(),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-    except OSError:
-        return False
+    command = [*compiler(), "-x", "c++", "-", *arguments, "-o", os.devnull]
+    done = subprocess.run(command, input=source.encode(),
+                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return done.returncode == 0
 
 
 def has_header(header: str, folder: str = "") -> bool:
-    include = ["-I" + folder] if folder else []
-    return compiles(["-E", "-o", os.devnull, *include], f"#include <{header}>\n")
+    where = ["-I" + folder] if folder else []
+    return compiles(["-E", *where], f"#include <{header}>\n")
 
 
 def has_library(names: list[str], folder: str = "") -> bool:
     where = ["-L" + folder] if folder else []
-    libraries = ["-l" + name for name in names]
-    return compiles(["-o", os.devnull, *where, *libraries], "int main() { return 0; }\n")
-
-
-def multiarch() -> str:
-    return sysconfig.get_config_var("MULTIARCH") or "x86_64-linux-gnu"
+    return compiles([*where, *("-l" + name for name in names)], "int main() { return 0; }\n")
 
 
 def hdf5_includes() -> list[str]:
     return ["", "/usr/include/hdf5/serial"]
-
-
-def hdf5_folders() -> list[str]:
-    return ["", f"/usr/lib/{multiarch()}/hdf5/serial"]
 
 
 def opencv_version() -> int:
@@ -112,7 +97,7 @@ def find_cuda() -> str | None:
 
 
 def cuda_architectures() -> list[str]:
-    """Those of the GPUs in this machine, as 61; empty where the driver does not tell."""
+    """The compute capabilities of the GPUs here, 61 for 6.1; none without a driver."""
     command = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
     try:
         text = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout
@@ -130,14 +115,11 @@ def find_python() -> Python | None:
         return None
     include = [sysconfig.get_paths()["include"], numpy.get_include()]
     major, minor = sys.version_info[:2]
-    suffix = getattr(sys, "abiflags", "")
-    library = f"python{major}.{minor}{suffix}"
+    library = f"python{major}.{minor}{getattr(sys, 'abiflags', '')}"
     folder = sysconfig.get_config_var("LIBDIR") or "/usr/lib"
     endings = [f"{major}{minor}", f"-py{major}{minor}", str(major), ""]
     boosts = ["boost_python" + ending for ending in endings]
     boost = next((name for name in boosts if has_library([name])), None)
-    if boost is None or not has_header("Python.h", include[0]):
-        return None
-    if not has_library([library], folder):
-        return None
-    return Python(f"{major}.{minor}", include, [boost, library], folder)
+    if boost and has_header("Python.h", include[0]) and has_library([library], folder):
+        return Python(include, [boost, library], folder)
+    return None

@@ -26,7 +26,7 @@ def compiled_file(line: str) -> str | None:
 
 def count_compiled(text: str) -> int:
     """How many files a dry run would compile."""
-    return len({name for name in map(compiled_file, text.splitlines()) if name})
+    return len(set(map(compiled_file, text.splitlines())) - {None})
 
 
 def is_complete(text: str) -> bool:
@@ -61,15 +61,16 @@ class Progress:
         if not terminal and now - self.last_shown < 10 and not last:
             return
         self.last_shown = now
-        count = f"{self.title}: {self.done} of {self.total} files"
-        text = f"{count}, {name}, {now - self.started:.0f} s"
+        text = f"{self.title}: {self.done} of {self.total} files, {name}, {self.seconds()}"
         self.stream.write("\r\x1b[K" + text if terminal else text + "\n")
         self.stream.flush()
 
     def close(self) -> None:
-        if self.stream.isatty() and self.done:
-            self.stream.write("\r\x1b[K")
         if self.done:
-            seconds = time.monotonic() - self.started
-            self.stream.write(f"{self.title}: {self.done} files compiled in {seconds:.0f} s\n")
+            start = "\r\x1b[K" if self.stream.isatty() else ""
+            text = f"{self.title}: {self.done} files compiled in {self.seconds()}\n"
+            self.stream.write(start + text)
             self.stream.flush()
+
+    def seconds(self) -> str:
+        return f"{time.monotonic() - self.started:.0f} s"

@@ -7,19 +7,18 @@ import re
 from ..common.errors import BuildFailed
 from ..common.packages import install, packages_for
 
-COMPILER = re.compile(
-    r"^(?P<file>[^\s:][^:\n]*):(?P<line>\d+):(?:\d+:)? (?:fatal )?error: (?P<text>.*)$"
-)
-PROTOC = re.compile(r"^(?P<file>\S+\.proto):(?P<line>\d+):\d+: (?!warning)(?P<text>.*)$")
-NVCC = re.compile(r"^(?P<file>[^\s(]+)\((?P<line>\d+)\): error: (?P<text>.*)$")
-OTHERS = [
-    re.compile(r"(?P<text>cannot find -l\S+)"),
-    re.compile(r"(?P<text>undefined reference to .*)$"),
-    re.compile(r"^(?P<text>CMake Error.*)$"),
-    re.compile(r"^.*?(?P<text>Could NOT find .*)$"),
-    re.compile(r"^make.*?: \*\*\* (?P<text>.*)$"),
-    re.compile(r"(?P<text>(?:\S*/)?\w+: (?:command )?not found)"),
-]
+# In this order: the first line that the first of these finds is the error.
+ERRORS = [re.compile(pattern) for pattern in (
+    r"^(?P<file>[^\s:][^:\n]*):(?P<line>\d+):(?:\d+:)? (?:fatal )?error: (?P<text>.*)$",
+    r"^(?P<file>[^\s(]+)\((?P<line>\d+)\): error: (?P<text>.*)$",  # nvcc
+    r"^(?P<file>\S+\.proto):(?P<line>\d+):\d+: (?!warning)(?P<text>.*)$",
+    r"(?P<text>cannot find -l\S+)",
+    r"(?P<text>undefined reference to .*)$",
+    r"^(?P<text>CMake Error.*)$",
+    r"^.*?(?P<text>Could NOT find .*)$",
+    r"^make.*?: \*\*\* (?P<text>.*)$",
+    r"(?P<text>(?:\S*/)?\w+: (?:command )?not found)",
+)]
 
 # What Caffe's own sources say that is an error by now, and the mend at the line that is named.
 OUTDATED = {
@@ -33,29 +32,18 @@ MISSING = re.compile(r"No such file or directory|cannot find -l|Could NOT find|n
 
 def diagnose(log: str, log_file: str, what: str) -> BuildFailed:
     """The error to show for this failed build."""
-    for pattern in (COMPILER, NVCC, PROTOC):
-        found = first_match(pattern, log)
-        if found:
-            text = found.group("text")
-            file, line = found.group("file"), int(found.group("line"))
-            for outdated, (problem, fix) in OUTDATED.items():
-                if re.search(outdated, text):
-                    return BuildFailed(problem, fix, file, line)
-            return BuildFailed("error: " + text, hint(text, log_file), file, line)
-    for pattern in OTHERS:
-        found = first_match(pattern, log)
-        if found:
-            problem = what + ": " + found.group("text")
-            return BuildFailed(problem, hint(found.string, log_file))
-    return BuildFailed(f"{what} failed", "see " + log_file)
-
-
-def first_match(pattern: re.Pattern[str], log: str) -> re.Match[str] | None:
-    for line in log.splitlines():
-        found = pattern.search(line)
-        if found:
-            return found
-    return None
+    lines = log.splitlines()
+    found = next((found for error in ERRORS for found in map(error.search, lines) if found), None)
+    if found is None:
+        return BuildFailed(f"{what} failed", "see " + log_file)
+    parts = found.groupdict()
+    text, file, line = parts["text"], parts.get("file", ""), int(parts.get("line", 0))
+    if not file:
+        return BuildFailed(f"{what}: {text}", hint(found.string, log_file))
+    for outdated, (problem, fix) in OUTDATED.items():
+        if re.search(outdated, text):
+            return BuildFailed(problem, fix, file, line)
+    return BuildFailed("error: " + text, hint(text, log_file), file, line)
 
 
 def hint(text: str, log_file: str) -> str:

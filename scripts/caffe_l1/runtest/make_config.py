@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from ..common.machine import Machine
 
-HEAD = """\
+CONFIG = """\
 # Written by apply_patch.py runtest --write-config for this machine; edit it as you like.
 # What each switch means stands in Makefile.config.example.
-"""
-TAIL = """\
+{lines}
 BUILD_DIR := build
 DISTRIBUTE_DIR := distribute
 TEST_GPUID := 0
@@ -16,18 +15,20 @@ Q ?= @
 """
 
 
+def switches(machine: Machine) -> dict[str, bool]:
+    """What Caffe's Makefile and its CMake build with, unless told otherwise."""
+    return {"USE_OPENCV": bool(machine.opencv), "USE_LEVELDB": machine.leveldb,
+            "USE_LMDB": machine.lmdb, "USE_HDF5": machine.hdf5}
+
+
 def makefile_config(machine: Machine) -> str:
-    lines = cuda_lines(machine) + io_lines(machine) + ["BLAS := " + machine.blas]
-    lines += python_lines(machine)
+    lines = cuda_lines(machine) + [f"{name} := {on:d}" for name, on in switches(machine).items()]
+    lines += ["OPENCV_VERSION := 3"] if machine.opencv >= 3 else []
+    lines += ["BLAS := " + machine.blas, *python_lines(machine)]
     include = ["$(PYTHON_INCLUDE)", "/usr/local/include", *machine.include]
     folders = ["$(PYTHON_LIB)", "/usr/local/lib", "/usr/lib", *machine.library_folders]
-    lines.append("INCLUDE_DIRS := " + words(include))
-    lines.append("LIBRARY_DIRS := " + words(folders))
-    return HEAD + "\n".join(lines) + "\n" + TAIL
-
-
-def words(parts: list[str]) -> str:
-    return " ".join(part for part in parts if part)
+    lines += ["INCLUDE_DIRS := " + " ".join(include), "LIBRARY_DIRS := " + " ".join(folders)]
+    return CONFIG.format(lines="\n".join(lines))
 
 
 def cuda_lines(machine: Machine) -> list[str]:
@@ -37,42 +38,20 @@ def cuda_lines(machine: Machine) -> list[str]:
     return ["CUDA_DIR := " + machine.cuda, "CUDA_ARCH := " + " ".join(arch)]
 
 
-def io_lines(machine: Machine) -> list[str]:
-    """Caffe's Makefile asks for all of them unless told otherwise."""
-    switches = [
-        ("USE_OPENCV", bool(machine.opencv)),
-        ("USE_LEVELDB", machine.leveldb),
-        ("USE_LMDB", machine.lmdb),
-        ("USE_HDF5", machine.hdf5),
-    ]
-    lines = [f"{name} := {on:d}" for name, on in switches]
-    return lines + (["OPENCV_VERSION := 3"] if machine.opencv >= 3 else [])
-
-
 def python_lines(machine: Machine) -> list[str]:
     python = machine.python
     if python is None:
         return ["# no numpy, Python.h or Boost.Python for this Python: make pycaffe will not work"]
-    return [
-        "PYTHON_INCLUDE := " + words(python.include),
-        "PYTHON_LIBRARIES := " + words(python.libraries),
-        "PYTHON_LIB := " + python.library_folder,
-        "WITH_PYTHON_LAYER := 1",
-    ]
+    return ["PYTHON_INCLUDE := " + " ".join(python.include),
+            "PYTHON_LIBRARIES := " + " ".join(python.libraries),
+            "PYTHON_LIB := " + python.library_folder,
+            "WITH_PYTHON_LAYER := 1"]
 
 
 def cmake_options(machine: Machine) -> list[str]:
     """The same choices for a fresh CMake folder; the tests need no Python."""
-    switches = {
-        "CPU_ONLY": machine.cuda is None,
-        "USE_OPENCV": bool(machine.opencv),
-        "USE_LEVELDB": machine.leveldb,
-        "USE_LMDB": machine.lmdb,
-        "USE_HDF5": machine.hdf5,
-        "BUILD_python": False,
-        "BUILD_python_layer": False,
-        "BUILD_docs": False,
-    }
-    options = ["-D{}={}".format(name, "ON" if on else "OFF") for name, on in switches.items()]
-    names = {"open": "Open", "atlas": "Atlas", "mkl": "MKL"}
-    return options + ["-DBLAS=" + names[machine.blas], "-DCMAKE_BUILD_TYPE=Release"]
+    left_out = dict.fromkeys(("BUILD_python", "BUILD_python_layer", "BUILD_docs"), False)
+    chosen = {"CPU_ONLY": machine.cuda is None, **switches(machine), **left_out}
+    options = [f"-D{name}={'ON' if on else 'OFF'}" for name, on in chosen.items()]
+    blas = {"open": "Open", "atlas": "Atlas", "mkl": "MKL"}[machine.blas]
+    return [*options, "-DBLAS=" + blas, "-DCMAKE_BUILD_TYPE=Release"]

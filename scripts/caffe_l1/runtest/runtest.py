@@ -15,7 +15,7 @@ from typing import BinaryIO
 from ..common.errors import BuildFailed, Refused, WrongUsage
 from ..common.folder import write_file
 from ..common.machine import probe
-from ..common.process import run, terminate_as_interrupt
+from ..common.process import output, run, terminate_as_interrupt
 from ..common.progress import Progress, count_compiled, is_complete
 from ..common.tree import CaffeTree, open_tree
 from ..patch.naming import Naming
@@ -23,12 +23,12 @@ from ..patch.payload import source_files
 from ..patch.report import Report
 from ..patch.store import FOLDER, Store
 from ..patch.verbs import state_of
-from .build import CONFIG, CMakeBuild, MakeBuild, Stage, choose, dry_run, other_header
+from .build import CONFIG, Build, Stage, choose
 from .diagnose import diagnose
 from .make_config import makefile_config
 
-RUNNING = re.compile(r"^\[=+\] Running (\d+) tests? from ")
 LOG = "runtest.log"
+RUNNING = re.compile(r"^\[=+\] Running (\d+) tests? from ")
 PASSED = re.compile(r"^\[  PASSED  \] \d+ tests?\.")
 RESULT = re.compile(r"^\[ +(OK|FAILED) +\] ([\w/]+)\.\w+.*\(\d+ ms\)$")
 
@@ -69,31 +69,26 @@ class Tally:
 
 def runtest(options: argparse.Namespace, report: Report) -> None:
     tree = open_tree(options.root)
-    require_applied(options, report)
-    naming = Naming(report.type_name, report.field_name, report.field_id)
+    state = state_of(options, report)
+    if state.word != "applied":
+        raise Refused(state.text, "run apply first", options.root)
     if options.write_config:
         write_config(tree, report)
-    build = choose(tree, naming, options.jobs or cores(), options.build_dir)
+    build = choose(tree, state.naming, options.jobs or cores(), options.build_dir)
     log_path = Path(options.log).absolute() if options.log else tree.path(f"{FOLDER}/{LOG}")
     report.log = str(log_path)
     if not log_path.parent.is_dir():
-        raise WrongUsage("there is no such folder", "mkdir it", str(log_path.parent))
-    say(f"the log is {log_path}")
+        raise WrongUsage("there is no such folder", "create it", str(log_path.parent))
+    print(f"the log is {log_path}", file=sys.stderr, flush=True)
     try:
         with open_log(options.log, tree) as log, terminate_as_interrupt():
-            tests = build_and_test(build, tree, naming, options.quick, log, log_path)
+            tests = build_and_test(build, tree, state.naming, options.quick, log, log_path)
         report.tests = {"run": tests.run, "passed": tests.passed, "failed": tests.failed}
-        judge(tests, naming, log_path)
+        judge(tests, log_path)
     except (BuildFailed, KeyboardInterrupt):
         report.messages.append(f"the patch stays; to take it out: {revert_command(tree)}")
         raise
     report.messages.append(tests.passed_line)
-
-
-def require_applied(options: argparse.Namespace, report: Report) -> None:
-    state = state_of(options, report)
-    if state.word != "applied":
-        raise Refused(state.text, "run apply first", options.root)
 
 
 def open_log(named: str | None, tree: CaffeTree) -> BinaryIO:
@@ -134,54 +129,42 @@ def write_config(tree: CaffeTree, report: Report) -> None:
     report.messages.append(f"wrote {path}")
 
 
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 def build_and_test(
-    build: MakeBuild | CMakeBuild,
-    tree: CaffeTree,
-    naming: Naming,
-    quick: bool,
-    log: BinaryIO,
-    log_path: Path,
+    build: Build, tree: CaffeTree, naming: Naming, quick: bool, log: BinaryIO, log_path: Path
 ) -> Tally:
+    tests = Tally(naming.fixture)
     try:
         for stage in build.stages(quick):
             refuse_other_header(build)
             run_stage(stage, build.folder, log, log_path)
-        refuse_stale(build.binary(quick), compiled_into_it(tree, naming))
-        tests = Tally(naming.fixture)
-        command = build.test_command(quick)
-        code = run(command, tree.root, log, tests.line)
+        # The layer is in Caffe's library; what the test program itself is made of:
+        paths = [tree.path(path) for path in source_files(tree, naming)]
+        refuse_stale(build.binary(quick),
+                     [p for p in paths if p.suffix == ".hpp" or p.parent.name == "test"])
+        code = run(build.test_command(quick), tree.root, log, tests.line)
     finally:
-        for stage in build.finish() if quick else []:
-            run(stage.command, build.folder, log, lambda line: None)
+        if quick and build.finish():
+            run(build.finish(), build.folder, log, lambda line: None)
     if code != 0 and tests.failed == 0:
-        raise BuildFailed(f"the test program {ending(code)}", f"see {log_path}")
+        ending = f"was ended by signal {-code}" if code < 0 else f"ended with exit status {code}"
+        raise BuildFailed(f"the test program {ending}", f"see {log_path}")
     return tests
-
-
-def ending(code: int) -> str:
-    return f"was ended by signal {-code}" if code < 0 else f"ended with exit status {code}"
 
 
 def run_stage(stage: Stage, folder: Path, log: BinaryIO, log_path: Path) -> None:
     if stage.why:
-        say(stage.why)
-    progress = Progress(stage.title, count_compiled(dry_run(stage, folder)))
+        print(stage.why, file=sys.stderr, flush=True)
+    progress = Progress(stage.title, count_compiled(left_to_do(stage, folder)))
     code = run(stage.command, folder, log, progress.line)
     progress.close()
     # A make that is told to go on after errors, or to run nothing, ends well too.
-    if code != 0 or not is_complete(dry_run(stage, folder)):
+    if code != 0 or not is_complete(left_to_do(stage, folder)):
         log.seek(0)
         raise diagnose(log.read().decode("utf-8", "replace"), str(log_path), stage.title)
 
 
-def compiled_into_it(tree: CaffeTree, naming: Naming) -> list[Path]:
-    """What the test program itself is made of; the layer is in Caffe's library."""
-    paths = map(tree.path, source_files(tree, naming))
-    return [path for path in paths if path.suffix == ".hpp" or path.parent.name == "test"]
+def left_to_do(stage: Stage, folder: Path) -> str:
+    return output(stage.dry, folder) if stage.dry else ""
 
 
 def refuse_stale(binary: Path, sources: list[Path]) -> None:
@@ -192,31 +175,31 @@ def refuse_stale(binary: Path, sources: list[Path]) -> None:
             raise BuildFailed(problem, "remove it and run this again", str(binary))
 
 
-def refuse_other_header(build: MakeBuild | CMakeBuild) -> None:
-    found = other_header(build)
-    if found is not None:
-        raise BuildFailed(
-            f"the compiler finds this caffe.pb.h before {found[1]}",
-            "move it away, or take its folder out of the include path",
-            str(found[0]),
-        )
+def refuse_other_header(build: Build) -> None:
+    """A caffe.pb.h that the compiler finds before the one that this build makes."""
+    ours = build.header
+    for folder in build.include_folders():
+        header = folder / "caffe/proto/caffe.pb.h"
+        if header.parent.resolve() == ours.parent.resolve():
+            return
+        if header.is_file() and not (ours.is_file() and header.samefile(ours)):
+            raise BuildFailed(f"the compiler finds this caffe.pb.h before {ours}",
+                              "move it away, or take its folder out of the include path",
+                              str(header))
 
 
-def judge(tests: Tally, naming: Naming, log_path: Path) -> None:
+def judge(tests: Tally, log_path: Path) -> None:
     if tests.failed:
-        raise BuildFailed(
-            f"{tests.failed} of {tests.run} tests failed; the first: {tests.first_failure}",
-            f"see {log_path}",
-        )
-    if tests.run == 0:
-        raise BuildFailed(f"no {naming.fixture} ran", f"see {log_path}")
-    if tests.others:
-        raise BuildFailed(f"{tests.others} other tests ran as well", f"see {log_path}")
-    if tests.run != tests.announced or not tests.passed_line:
-        raise BuildFailed(
-            f"{tests.run} of {tests.announced} tests ran, and then the program ended",
-            f"see {log_path}",
-        )
+        problem = f"{tests.failed} of {tests.run} tests failed; the first: {tests.first_failure}"
+    elif tests.run == 0:
+        problem = f"no {tests.fixture} ran"
+    elif tests.others:
+        problem = f"{tests.others} other tests ran as well"
+    elif tests.run != tests.announced or not tests.passed_line:
+        problem = f"{tests.run} of {tests.announced} tests ran, and then the program ended"
+    else:
+        return
+    raise BuildFailed(problem, f"see {log_path}")
 
 
 def revert_command(tree: CaffeTree) -> str:

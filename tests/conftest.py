@@ -14,8 +14,8 @@ from types import SimpleNamespace
 from typing import NamedTuple
 
 import pytest
+from environment import REPO
 
-REPO = Path(__file__).resolve().parent.parent
 for folder in (REPO / "python_layer", REPO / "scripts", REPO / "tests"):
     sys.path.insert(0, str(folder))
 os.environ.setdefault("GLOG_minloglevel", "2")

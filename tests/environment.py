@@ -1,8 +1,11 @@
-"""The environment of processes that tests start: which modules, and so which Caffe, they see."""
+"""Where the repository is, and what processes that tests start see: modules, and so which Caffe."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parent.parent
 
 
 def seeing(*folders: object, **variables: str) -> dict:

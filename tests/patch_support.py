@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from caffe_l1 import cli
+from environment import REPO
 
-REPO = Path(__file__).resolve().parent.parent
 SCRIPT = REPO / "scripts" / "apply_patch.py"
 CAFFE = Path(os.environ.get("CAFFE_ROOT", "/usr/src/caffe"))
 STATE = ".l1loss-kit"

@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 from unittest import mock
 
 import benchmark
@@ -15,8 +14,8 @@ import pytest
 from benchmarks import table
 from benchmarks.build import HARNESS
 from caffe_l1.plugin import build, installed
+from environment import REPO
 
-REPO = Path(__file__).resolve().parent.parent
 FIGURES = REPO / "scripts" / "benchmarks" / "figures.json"
 # A multiple of every batch that is a power of 2, so that 1 / batch and its multiples are exact.
 COUNT = 1 << 22

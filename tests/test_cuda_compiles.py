@@ -7,8 +7,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from environment import REPO
 
-REPO = Path(__file__).resolve().parent.parent
 NVCC = Path("/usr/local/cuda/bin/nvcc")
 
 

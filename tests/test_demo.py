@@ -12,10 +12,9 @@ import demo
 import numpy as np
 import pytest
 from demos import engel, picture
+from environment import REPO
 from patch_support import make_checkout
 from PIL import Image
-
-REPO = Path(__file__).resolve().parent.parent
 
 
 def test_the_optimum_is_the_published_one():

@@ -6,13 +6,10 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 from demos import motorcycle
-from environment import seeing
-
-REPO = Path(__file__).resolve().parent.parent
+from environment import REPO, seeing
 
 
 def test_the_ground_truth_has_holes():

@@ -16,10 +16,9 @@ from caffe_l1.common import packages
 from caffe_l1.common.errors import Refused
 from caffe_l1.doctor.finding import LACKS, OK, Finding, judge
 from caffe_l1.plugin import installed
-from environment import seeing
+from environment import REPO, seeing
 from patch_support import edit, kit_process, make_checkout
 
-REPO = Path(__file__).resolve().parent.parent
 DOCTOR = [sys.executable, str(REPO / "scripts" / "doctor.py")]
 PYTHON_LAYER = str(REPO / "python_layer")
 NAMES = ["kit", "pycaffe", "Python layer", "L1Loss", "l1_loss_layer", "compiler", "make", "protoc",

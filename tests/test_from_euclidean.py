@@ -9,9 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from environment import seeing
+from environment import REPO, seeing
 
-REPO = Path(__file__).resolve().parent.parent
 SIDE, BATCH, BATCHES, ITERATIONS = 28, 100, 20, 50
 NET = """
 layer { name: "data" type: "Input" top: "x" input_param { shape { dim: 100 dim: 784 } } }

@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import oracle
 import pytest
+from environment import REPO
 from l1_loss import DEFAULTS
 from param_str_cases import CASES
 
-FOLDER = Path(__file__).resolve().parent.parent / "python_layer"
+FOLDER = REPO / "python_layer"
 # scripts/test.sh unpacks numpy 1.16.6 there.
 NUMPY = Path(os.environ.get("CAFFE_L1_WORK", "")) / "python27"
 

@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from environment import REPO
 
-REPO = Path(__file__).resolve().parent.parent
 KIT = REPO / "caffe_patch" / "src" / "caffe"
 LIBRARIES = ("boost_thread boost_filesystem boost_system glog gflags protobuf hdf5_serial_hl "
              "hdf5_serial openblas pthread m boost_python{0}{1} python{0}.{1}").format(

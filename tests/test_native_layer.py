@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from pathlib import Path
 
-REPO = Path(__file__).resolve().parent.parent
+from environment import REPO
+
 SOURCES = sorted(path for path in (REPO / "caffe_patch").rglob("*")
                  if path.suffix in (".hpp", ".cpp", ".cu"))
 

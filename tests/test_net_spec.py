@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from caffe_l1.route.layer import ROUTES
 from caffe_l1.route.switch import switch
 from caffe_worker import run_in
-from environment import seeing
+from environment import REPO, seeing
 
-REPO = Path(__file__).resolve().parent.parent
 SHAPE = (3, 4)
 CASES = [
     {},

@@ -13,10 +13,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from environment import seeing
+from environment import REPO, seeing
 from patch_support import kit, make_small_checkout
 
-REPO = Path(__file__).resolve().parent.parent
 SCRIPTS = REPO / "scripts"
 NET = REPO / "prototxt" / "plain_native.prototxt"
 PICTURES = REPO / "build" / "demo"

@@ -18,9 +18,9 @@ from types import SimpleNamespace
 import pytest
 from caffe_l1 import VERSION
 from caffe_l1.cli import VERBS
+from environment import REPO
 from patch_support import make_small_checkout, snapshot
 
-REPO = Path(__file__).resolve().parent.parent
 GENERATED = shutil.ignore_patterns(".git", "build", "dist", "*.egg-info", "*.so", "*.pyc",
                                    "__pycache__", ".*_cache", ".hypothesis", ".venv")
 NET = """

@@ -6,15 +6,13 @@ import json
 import os
 import random
 import subprocess
-from pathlib import Path
 
 import l1_loss
 import pytest
 from caffe_l1.plugin import build, installed
-from environment import seeing
+from environment import REPO, seeing
 from param_str_cases import ACCEPTED, CASES, REFUSED
 
-REPO = Path(__file__).resolve().parent.parent
 NET = """
 layer { name: "in" type: "DummyData" top: "x" top: "y" dummy_data_param {
   shape { dim: 2 dim: 3 } data_filler { type: "gaussian" } } }

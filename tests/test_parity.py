@@ -15,9 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from caffe_worker import run_in
+from environment import REPO
 from l1_nets import net
 
-PYTHON_LAYER = Path(__file__).resolve().parent.parent / "python_layer"
+PYTHON_LAYER = REPO / "python_layer"
 ROWS = ["BATCHMEAN", "MEAN", "SUM", "VALID_MEAN", "WEIGHTED_MEAN", "NONE", "NONE, axis -1",
         "NONE, axis k"]
 TOLERANCE = 1e-6

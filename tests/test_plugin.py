@@ -17,10 +17,9 @@ from caffe_l1.common import machine
 from caffe_l1.common.errors import Refused
 from caffe_l1.plugin import build, descriptor, installed
 from caffe_worker import run_in
-from environment import seeing
+from environment import REPO, seeing
 from l1_nets import cases, grown, net, relative_error
 
-REPO = Path(__file__).resolve().parent.parent
 BUILD = [sys.executable, str(REPO / "scripts" / "build_plugin.py")]
 
 NET = """

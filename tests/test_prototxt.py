@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from environment import seeing
+from environment import REPO, seeing
 
-REPO = Path(__file__).resolve().parent.parent
 NETS = sorted(path for path in REPO.rglob("*.prototxt")
               if path.relative_to(REPO).parts[0] != "build" and path.stem != "solver")
 TRAINED = [path for path in NETS if path.stem != "deploy"]

@@ -12,9 +12,9 @@ import caffe
 import numpy as np
 import oracle
 import pytest
-from environment import seeing
+from environment import REPO, seeing
 
-PYTHON_LAYER = Path(__file__).resolve().parent.parent / "python_layer"
+PYTHON_LAYER = REPO / "python_layer"
 REDUCTIONS = ["BATCHMEAN", "MEAN", "SUM", "VALID_MEAN", "WEIGHTED_MEAN", "NONE"]
 NAMES = "xyw"
 # From the tests of TensorFlow's absolute_difference: 5.5 in the mean, 16.5 over the batch.

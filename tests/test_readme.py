@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from caffe_l1.cli import VERBS
+from environment import REPO
 
-REPO = Path(__file__).resolve().parent.parent
 ENGLISH = REPO / "README.md"
 CHINESE = REPO / "README.zh-CN.md"
 PAGES = [REPO / folder / "README.md" for folder in

@@ -14,9 +14,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from environment import REPO
 from patch_support import make_checkout
 
-REPO = Path(__file__).resolve().parent.parent
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PAGES = ["README.md", "README.zh-CN.md", "scripts/README.md", "caffe_patch/README.md",
          "python_layer/README.md", "prototxt/README.md"]

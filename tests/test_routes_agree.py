@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from caffe_worker import run_in
+from environment import REPO
 from l1_nets import MASKS, REDUCTIONS, X_SHAPES, cases, grown, net, relative_error
-
-REPO = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="session")

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import subprocess
-from pathlib import Path
 
 import pytest
-
-REPO = Path(__file__).resolve().parent.parent
+from environment import REPO
 
 
 @pytest.mark.parametrize("script", ["test.sh", "demo.sh", "sandbox.sh"])

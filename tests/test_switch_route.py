@@ -14,8 +14,8 @@ from caffe_l1.route import files
 from caffe_l1.route.errors import Problem, place
 from caffe_l1.route.layer import ROUTES
 from caffe_l1.route.switch import switch
+from environment import REPO
 
-REPO = Path(__file__).resolve().parent.parent
 NETS = [net for net in sorted((REPO / "prototxt").glob("*.prototxt")) if net.stem != "solver"]
 WITH_LOSS = [path for path in NETS if path.stem != "deploy"]
 

@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 from caffe_l1.route.layer import ROUTES
 from caffe_l1.route.switch import switch
-from environment import seeing
+from environment import REPO, seeing
 
-REPO = Path(__file__).resolve().parent.parent
 FILES = {path.stem: path.read_bytes() for path in sorted((REPO / "prototxt").glob("*.prototxt"))
          if path.stem not in ("deploy", "solver")}
 DATA = FILES["weighted_native"].decode().rsplit("layer {", 1)[0]

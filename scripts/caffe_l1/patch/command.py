@@ -70,7 +70,8 @@ def failure(error: OSError) -> KitError:
     if isinstance(error, PermissionError):
         other = f", or move {FOLDER}/ out of the tree" if FOLDER in name else ""
         fix = f"run this as its owner{other}"
-    return FileSystemFailed(name + (error.strerror or str(error)), fix)
+    problem = f"{name}{error.strerror or error}, the tree is as before"
+    return FileSystemFailed(problem, fix)
 
 
 def write(stream: TextIO, text: str) -> None:

@@ -38,7 +38,7 @@ def read_state(context: Context) -> State:
     context = context.with_number_in(proto)
     verb = interrupted(context.store)
     if verb is not None:
-        text = f"interrupted: {verb} was killed half-way; apply or revert completes it"
+        text = f"interrupted: {verb} was killed half-way; apply or revert puts the tree right"
         return State("interrupted", text, [], context.naming, kit)
     files = [proto_state(context, proto), *(file_state(context, file) for file in context.files)]
     return State(*summary(context, files), files, context.naming, kit)

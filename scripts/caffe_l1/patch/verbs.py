@@ -166,14 +166,14 @@ def exclusive(store: Store, report: Report) -> Iterator[None]:
 
 
 class Interrupted(Refused):
-    """A run was killed half-way; apply and revert complete it."""
+    """A run was killed half-way; apply and revert put the tree right."""
 
 
 def refuse_interrupted(store: Store) -> None:
     verb = interrupted(store)
     if verb is not None:
         raise Interrupted(f"an earlier {verb} was killed half-way",
-                          "run apply or revert, which completes it")
+                          "run apply or revert, which puts the tree right")
 
 
 def kind(change: Change) -> str:

@@ -6,97 +6,20 @@ flavour, without the rest of Caffe. Real trees are tried by try_trees.py; trees.
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Callable
 
 import pytest
+from build_alone import PASSED, build_alone, run
 from caffe_l1.common.tree import open_tree
 from caffe_l1.patch.naming import Naming
 from caffe_l1.patch.payload import fit
 from patch_support import CAFFE, PROTO, contents, edit, kit, make_checkout
 
-FLAGS = ["-std=c++11", "-O0", "-w", "-fPIC", "-pthread", "-DCPU_ONLY", "-I/usr/include/hdf5/serial"]
-LIBRARIES = [
-    f"-l{name}"
-    for name in ("glog", "gflags", "protobuf", "boost_system", "boost_thread", "openblas", "m")
-]
-NEEDED = [
-    "src/caffe/blob.cpp",
-    "src/caffe/common.cpp",
-    "src/caffe/syncedmem.cpp",
-    "src/caffe/layer.cpp",
-    "src/caffe/util/math_functions.cpp",
-    "src/caffe/layers/loss_layer.cpp",
-    "src/caffe/test/test_caffe_main.cpp",
-    "src/gtest/gtest-all.cpp",
-]
-MAX_OF_2015 = """
-namespace std { inline double max(float a, double b) { return a > b ? a : b; } }
-"""
-PASSED = re.compile(r"^\[  PASSED  \] (\d+) tests\.$", re.MULTILINE)
-TABLE: list[tuple] = []
-
-
-@pytest.fixture(scope="module", autouse=True)
-def table(request):
-    """What this file found, as one table."""
-    yield
-    capture = request.config.pluginmanager.getplugin("capturemanager")
-    with capture.global_and_fixture_disabled():
-        head = ("tree", "applied", "built alone", "gtests passed", "reverted clean")
-        print()
-        for row in [head, *TABLE]:
-            print("{:32} {:8} {:12} {:14} {}".format(*map(str, row)))
-        print("\n" + (Path(__file__).parent / "trees.md").read_text())
-
-
-def build_alone(root: Path, stem: str, out: Path, more: tuple = (), partly: bool = False) -> Path:
-    """A test program of our layer in this tree, and of the other sources named.
-
-    With partly, of those that the tree has, and what they would call elsewhere may be missing: a
-    test that gets there ends at once. Trees of 2015 use std::max as compilers of then let them.
-    """
-    proto = out / "caffe/proto"
-    proto.mkdir(parents=True)
-    folder = root / "src/caffe/proto"
-    command = ["protoc", f"--proto_path={folder}", f"--cpp_out={proto}", folder / "caffe.proto"]
-    subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
-    ours = [f"src/caffe/layers/{stem}_layer.cpp", f"src/caffe/test/test_{stem}_layer.cpp"]
-    sources = [root / name for name in (*NEEDED, *ours, *more)] + [proto / "caffe.pb.cc"]
-    flags = FLAGS
-    if partly:
-        factory = root / "src/caffe/layer_factory.cpp"
-        registers = [factory] if b"::LayerRegisterer(" in factory.read_bytes() else []
-        sources = [source for source in sources if source.exists()] + registers
-        (out / "max.hpp").write_text(MAX_OF_2015)
-        flags = [*FLAGS, "-include", str(out / "max.hpp")]
-    includes = [f"-I{out}", f"-I{root / 'include'}", f"-I{root / 'src'}"]
-
-    def compile_one(source: Path) -> Path:
-        target = out / (source.name + ".o")
-        run(["g++", *flags, *includes, "-c", source, "-o", target])
-        return target
-
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        objects = list(pool.map(compile_one, sources))
-    missing = ["-no-pie", "-Wl,--unresolved-symbols=ignore-all"] if partly else []
-    run(["g++", "-pthread", *objects, *missing, *LIBRARIES, "-o", out / "tests"])
-    return out / "tests"
-
-
-def run(command: list) -> str:
-    done = subprocess.run(
-        list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
-    text = done.stdout.decode("utf-8", "replace")
-    assert done.returncode == 0, text[-3000:]
-    return text
-
 
 def patch_build_test_revert(
+    say: Callable,
     name: str,
     root: Path,
     out: Path,
@@ -105,7 +28,7 @@ def patch_build_test_revert(
     options: tuple = (),
     more: tuple = (),
 ) -> None:
-    """The whole life of the patch in a tree, and its line in the table."""
+    """The whole life of the patch in a tree."""
     before = contents(root)
     folders = {path for path in root.rglob("*") if path.is_dir()}
     applied = kit("apply", root, *options)
@@ -121,7 +44,7 @@ def patch_build_test_revert(
     assert contents(root) == before
     left = {path for path in root.rglob("*") if path.is_dir()} - folders
     assert {path.relative_to(root).parts[0] for path in left} == {".l1loss-kit"}
-    TABLE.append((name, "yes", "yes", passed, "yes"))
+    say(f"{name}: applied, built alone, {passed} gtests passed, reverted clean")
 
 
 # Making them
@@ -171,9 +94,9 @@ def to_crlf(root: Path) -> Path:
 # Trying them
 
 
-def test_a_flat_tree_of_2015_is_patched_built_and_reverted(tmp_path):
+def test_a_flat_tree_of_2015_is_patched_built_and_reverted(tmp_path, say):
     root = flatten(make_checkout(tmp_path / "caffe"))
-    patch_build_test_revert("flat layout of 2015", root, tmp_path / "out")
+    patch_build_test_revert(say, "flat layout of 2015", root, tmp_path / "out")
 
 
 def test_a_tree_with_its_own_l1loss_is_refused(tmp_path):
@@ -190,10 +113,11 @@ def test_a_tree_with_its_own_l1loss_is_refused(tmp_path):
 NAMES = ("--type-name", "MyL1Loss", "--field-name", "my_l1_loss_param")
 
 
-def test_ours_stands_beside_a_trees_own_l1loss_under_another_name(tmp_path):
+def test_ours_stands_beside_a_trees_own_l1loss_under_another_name(tmp_path, say):
     root = to_crlf(with_its_own_l1loss(make_checkout(tmp_path / "caffe")))
     theirs = ("src/caffe/layers/l1loss_layer.cpp",)
     patch_build_test_revert(
+        say,
         "own L1Loss, CRLF; ours renamed",
         root,
         tmp_path / "out",

@@ -23,7 +23,7 @@ HERE = Path(__file__).resolve().parent
 for folder in (HERE, HERE.parent / "scripts"):
     sys.path.insert(0, str(folder))
 
-import test_apply_patch_trees as alone  # noqa: E402
+from build_alone import PASSED, build_alone, run  # noqa: E402
 from patch_support import contents, kit  # noqa: E402
 
 BUILT = re.compile(r"\.?build(_release)?/")
@@ -58,12 +58,12 @@ def build_and_revert(build: Callable, root: Path, before: dict, stem: str, how: 
     return [how, built, passed, "yes" if after == before else f"no: {set(after) ^ set(before)}"]
 
 
-def build_alone(root: Path, stem: str) -> tuple[str, str]:
+def build_and_test_alone(root: Path, stem: str) -> tuple[str, str]:
     """Whether it was built, or why not, and how many gtests passed."""
     try:
-        tests = alone.build_alone(root, stem, root.parent / "out", partly=True)
-        output = alone.run([tests, f"--gtest_filter={fixture(stem)}*"])
-        return "yes", alone.PASSED.search(output).group(1)
+        tests = build_alone(root, stem, root.parent / "out", partly=True)
+        output = run([tests, f"--gtest_filter={fixture(stem)}*"])
+        return "yes", PASSED.search(output).group(1)
     except AssertionError as error:
         errors = re.findall(r".*(?:error:|undefined|FAILED|Check failed).*", str(error))
         return f"no: {(errors or str(error).splitlines()[-1:])[0][-150:]}", "0"
@@ -86,7 +86,7 @@ def main() -> int:
     parser.add_argument("--whole", action="store_true", help="build them with their own Makefile")
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER")
     arguments = parser.parse_args()
-    build = build_whole if arguments.whole else build_alone
+    build = build_whole if arguments.whole else build_and_test_alone
     print("| tree | applied | built | gtests passed | reverted clean |\n|---|---|---|---|---|")
     for folder in arguments.folders:
         with tempfile.TemporaryDirectory() as scratch:

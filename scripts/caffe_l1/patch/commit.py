@@ -22,6 +22,7 @@ from ..common.errors import KitError, Mixed, RecordDamaged, Refused
 from ..common.folder import Folder, NotAFile, random_id
 from ..common.tree import PROTO
 from .journal import Journal, Step, read_journal
+from .naming import Naming
 from .store import FOLDER, JOURNAL, RECORD, RESTORE, STAGING, Store, present, sha256
 
 
@@ -285,8 +286,8 @@ def check_may_take_back(store: Store, journal: Journal) -> None:
 
 def check_ours(store: Store, journal: Journal, step: Step) -> None:
     data = None if step.path == PROTO else store.read_target(step.path)
-    name = re.escape(journal.type_name.encode("utf-8"))
-    if data is not None and not re.search(name + b"(?:Broadcast|Shape)", data):
+    names = f"{journal.type_name}(?:Broadcast|Shape)|{Naming(journal.type_name).stem}_simd"
+    if data is not None and not re.search(names.encode("ascii"), data):
         problem = "the journal would change this file, which is not the kit's"
         raise RecordDamaged(problem, RESTORE, step.path)
 

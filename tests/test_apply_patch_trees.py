@@ -136,6 +136,7 @@ def test_a_renamed_layer_leaves_no_old_name_behind(tmp_path):
     assert new == sorted(
         [
             "include/caffe/layers/my_l1_loss_layer.hpp",
+            "include/caffe/util/my_l1_loss_simd.hpp",
             "src/caffe/layers/my_l1_loss_layer.cpp",
             "src/caffe/layers/my_l1_loss_layer.cu",
             "src/caffe/test/test_my_l1_loss_layer.cpp",

@@ -84,10 +84,9 @@ struct L1LossBroadcast {
     }
     return result;
   }
-  /// @brief How many elements, from number i on, have the same factor.
-  int run(const int i) const {
-    return stride[0] == 0 ? size[0] - i % size[0] : 1;
-  }
+  /// @brief How many elements, from number i on, end a row: they have the same
+  ///        factor, or neighbouring ones.
+  int row(const int i) const { return size[0] - i % size[0]; }
   /// @brief Whether there is one factor for each element, in the same order.
   L1_LOSS_HOST_DEVICE bool identity() const {
     return axes == 1 && stride[0] == 1;

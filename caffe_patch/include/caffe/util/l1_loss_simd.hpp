@@ -28,16 +28,14 @@ namespace l1_loss_simd {
 template <typename Dtype, typename Number = Dtype>
 struct Lane {
   typedef Number Vec;
-  typedef bool Mask;
   static const int kLanes = 1;
   static Vec Set(const Dtype value) { return value; }
   static Vec Load(const Dtype* from) { return *from; }
   static void Store(const Vec v, Dtype* to) { *to = v; }
   static Vec Abs(const Vec v) { return std::fabs(v); }
-  /// @brief v, with its sign changed where that of the other is minus.
-  static Vec Flip(const Vec v, const Vec other) { return other < 0 ? -v : v; }
-  static Vec IfThenElse(const Mask mask, const Vec yes, const Vec no) {
-    return mask ? yes : no;
+  /// @brief v times the sign of d, which is d itself where d is 0 or NaN.
+  static Vec WithSign(const Vec v, const Vec d) {
+    return d > 0 ? v : d < 0 ? -v : d;
   }
   /// @brief Sums in double, lane by lane.
   struct Sum {
@@ -60,44 +58,34 @@ template <typename Dtype> struct Lanes;
 template <>
 struct Lanes<float> {
   typedef float Vec __attribute__((vector_size(16)));
-  typedef int Mask __attribute__((vector_size(16)));
-  struct Sum {
-    Doubles low, high;
-    Sum() : low(Doubles()), high(Doubles()) {}
-    L1_LOSS_INLINE void AddProduct(const Vec a, const Vec b) {
+  typedef int Bits __attribute__((vector_size(16)));
+  static Doubles Low(const Vec v) {
 #ifdef __SSE2__
-      const __m128 c(a), d(b);
-      low += Doubles(_mm_cvtps_pd(c)) * Doubles(_mm_cvtps_pd(d));
-      high += Doubles(_mm_cvtps_pd(_mm_movehl_ps(c, c)))
-          * Doubles(_mm_cvtps_pd(_mm_movehl_ps(d, d)));
+    return Doubles(_mm_cvtps_pd(__m128(v)));
 #else
-      const Doubles a_low = {a[0], a[1]}, a_high = {a[2], a[3]};
-      const Doubles b_low = {b[0], b[1]}, b_high = {b[2], b[3]};
-      low += a_low * b_low;
-      high += a_high * b_high;
+    const Doubles low = {v[0], v[1]};
+    return low;
 #endif
-    }
-    double Total() const { return (low[0] + low[1]) + (high[0] + high[1]); }
-  };
+  }
+  static Doubles High(const Vec v) {
+    const Vec high = {v[2], v[3], v[2], v[3]};
+    return Low(high);
+  }
 };
 
 template <>
 struct Lanes<double> {
   typedef Doubles Vec;
-  typedef int64_t Mask __attribute__((vector_size(16)));
-  struct Sum {
-    Doubles sum;
-    Sum() : sum(Doubles()) {}
-    void AddProduct(const Vec a, const Vec b) { sum += a * b; }
-    double Total() const { return sum[0] + sum[1]; }
-  };
+  typedef int64_t Bits __attribute__((vector_size(16)));
+  static Doubles Low(const Vec v) { return v; }
+  static Doubles High(Vec) { return Doubles(); }
 };
 
-/// @brief 16 bytes of lanes; a mask has all bits of a lane set, or none.
+/// @brief 16 bytes of lanes.
 template <typename Dtype>
 struct Vector : Lanes<Dtype> {
   typedef typename Lanes<Dtype>::Vec Vec;
-  typedef typename Lanes<Dtype>::Mask Mask;
+  typedef typename Lanes<Dtype>::Bits Bits;
   static const int kLanes = 16 / sizeof(Dtype);
   static Vec Set(const Dtype value) { return Vec() + value; }
   static Vec Load(const Dtype* from) {
@@ -108,14 +96,22 @@ struct Vector : Lanes<Dtype> {
   static void Store(const Vec v, Dtype* to) {
     memcpy(to, &v, sizeof(v));  // NOLINT(caffe/alt_fn)
   }
-  static Mask SignBits() { return Mask(-Vec()); }
-  static Vec Abs(const Vec v) { return Vec(Mask(v) & ~SignBits()); }
-  static Vec Flip(const Vec v, const Vec other) {
-    return Vec(Mask(v) ^ (Mask(other) & SignBits()));
+  static Bits SignBits() { return Bits(-Vec()); }
+  static Vec Abs(const Vec v) { return Vec(Bits(v) & ~SignBits()); }
+  static Vec WithSign(const Vec v, const Vec d) {
+    const Bits has_sign = Bits(Abs(d) > Vec());
+    return Vec(((Bits(v) ^ (Bits(d) & SignBits())) & has_sign)
+        | (Bits(d) & ~has_sign));
   }
-  static Vec IfThenElse(const Mask mask, const Vec yes, const Vec no) {
-    return Vec((Mask(yes) & mask) | (Mask(no) & ~mask));
-  }
+  struct Sum {
+    Doubles low, high;
+    Sum() : low(Doubles()), high(Doubles()) {}
+    void AddProduct(const Vec a, const Vec b) {
+      low += Vector::Low(a) * Vector::Low(b);
+      high += Vector::High(a) * Vector::High(b);
+    }
+    double Total() const { return (low[0] + low[1]) + (high[0] + high[1]); }
+  };
 };
 
 /// @brief Stores past the caches, to places that are multiples of 16.

@@ -1,5 +1,4 @@
 #if defined(_OPENMP) && !defined(_WIN32)
-#include <omp.h>
 #include <unistd.h>
 #define L1_LOSS_THREADS
 #endif
@@ -53,16 +52,12 @@ L1LossParameter FromLossParam(const LossParameter& param) {
         : L1LossParameter::BATCHMEAN);
   }
 #if L1_LOSS_HAS_NORMALIZATION
-  if (!param.has_normalization()) { return options; }
-  switch (param.normalization()) {
-    case LossParameter::FULL:
-      options.set_reduction(L1LossParameter::MEAN); break;
-    case LossParameter::VALID:
-      options.set_reduction(L1LossParameter::VALID_MEAN); break;
-    case LossParameter::BATCH_SIZE:
-      options.set_reduction(L1LossParameter::BATCHMEAN); break;
-    case LossParameter::NONE:
-      options.set_reduction(L1LossParameter::SUM); break;
+  if (param.has_normalization()) {
+    const int mode = param.normalization();
+    options.set_reduction(mode == LossParameter::FULL ? L1LossParameter::MEAN
+        : mode == LossParameter::VALID ? L1LossParameter::VALID_MEAN
+        : mode == LossParameter::BATCH_SIZE ? L1LossParameter::BATCHMEAN
+        : L1LossParameter::SUM);
   }
 #endif
   return options;
@@ -150,8 +145,8 @@ bool Broadcasts(const vector<int>& small, const vector<int>& large) {
 // A block of so many elements stays in the first level cache.
 const int kBlock = 1024;
 
-// From this number on, elements of the same factor are a block of their own.
-const int kLongRun = 64;
+// From so many factors on, a row of them is a block of its own.
+const int kLongRow = 64;
 
 // What elements are multiplied by: each by its own, unless that is NULL, and
 // all by the same.
@@ -167,35 +162,34 @@ struct Spread {
   const Dtype* data;  // NULL stands for ones
   L1LossBroadcast map;
 
-  // The factors of the n elements from number begin on, or of fewer that have
-  // the same. Every block begins with a whole vector, so that it can be
-  // streamed.
+  // The factors of the n elements from number begin on, or of fewer that end a
+  // row. They stay where they are, unless rows are so short that they are
+  // copied.
   Factor<Dtype> at(const int begin, int* n, Dtype* buffer) const {
     Factor<Dtype> factor = {NULL, Dtype(1)};
     if (!data) { return factor; }
-    const int run = map.run(begin);
-    if (run >= *n || (run >= kLongRun && run % Vector<Dtype>::kLanes == 0)) {
-      *n = std::min(*n, run);
-      factor.all = data[map.index(begin)];
-    } else if (map.identity()) {
-      factor.each = data + begin;
-    } else {
-      Expand(begin, *n, buffer);
+    const int row = map.row(begin);
+    if (row < std::min(*n, kLongRow)) {
+      Copy(begin, *n, buffer);
       factor.each = buffer;
+      return factor;
+    }
+    *n = std::min(*n, row);
+    const Dtype* const from = data + map.index(begin);
+    if (map.stride[0] == 0) {
+      factor.all = *from;
+    } else {
+      factor.each = from;
     }
     return factor;
   }
 
-  void Expand(const int begin, const int n, Dtype* out) const {
-    int run = map.size[0] - begin % map.size[0];
-    for (int i = 0; i < n; i += run, run = map.size[0]) {
-      const Dtype* from = data + map.index(begin + i);
-      run = std::min(run, n - i);
-      if (map.stride[0] == 0) {
-        std::fill(out + i, out + i + run, *from);
-      } else {
-        std::copy(from, from + run, out + i);
-      }
+  void Copy(const int begin, const int n, Dtype* to) const {
+    int row = map.row(begin);
+    for (int i = 0; i < n; i += row, row = map.size[0]) {
+      row = std::min(row, n - i);
+      const Dtype* const from = data + map.index(begin + i);
+      for (int j = 0; j < row; ++j) { to[i + j] = from[j * map.stride[0]]; }
     }
   }
 };
@@ -227,8 +221,11 @@ Factor<Dtype> Product(const int n, const Factor<Dtype>& a,
 // What is known of a block's weights and targets.
 enum Flags { kEach = 1, kLabel = 2, kNonfinite = 4, kAllFlags = 7 };
 
-// Neighbouring elements, and where to their gradients or losses are written:
-// the negatives too if minus is not NULL.
+enum Quantity {
+  kOne, kLoss, kWeight, kNonzeroWeight, kWeightedLoss, kWeightedSign
+};
+
+// Neighbouring elements.
 template <typename Dtype>
 struct Block {
   int n;
@@ -236,120 +233,94 @@ struct Block {
   const Dtype* y;
   Factor<Dtype> weight;
   L1LossIgnore<Dtype> ignore;
-  Dtype* plus;
-  Dtype* minus;
 
   int flags() const {
     return (weight.each ? kEach : 0)
         | (ignore.label == ignore.label ? kLabel : 0)
         | (ignore.nonfinite ? kNonfinite : 0);
   }
-};
-
-enum Quantity {
-  kOne, kLoss, kWeight, kNonzeroWeight, kWeightedLoss, kWeightedSign
-};
-
-// Loops over a block, compiled for its flags.
-template <typename Dtype, int kFlags>
-struct Loops {
-  const Block<Dtype> block;
-
-  explicit Loops(const Block<Dtype>& block) : block(block) {}
 
   // What the elements from number i on contribute, as many as V has lanes; 0
   // where the target is ignored.
-  template <typename V, Quantity kQuantity>
+  template <typename V, Quantity kQuantity, int kFlags>
   L1_LOSS_INLINE typename V::Vec at(const int i) const {
     typedef typename V::Vec Vec;
-    typedef typename V::Mask Mask;
-    const Vec zero = V::Set(0), one = V::Set(1), y = V::Load(block.y + i);
-    const Vec difference = V::Load(block.x + i) - y;
+    const Vec zero = V::Set(0), one = V::Set(1), y = V::Load(this->y + i);
+    const Vec difference = V::Load(x + i) - y, label = V::Set(ignore.label);
     const Vec size = V::Abs(difference);
-    Vec w = V::Set(block.weight.all);
-    if (kFlags & kEach) { w = w * V::Load(block.weight.each + i); }
+    Vec w = V::Set(weight.all);
+    if (kFlags & kEach) { w = w * V::Load(weight.each + i); }
     Vec v = kQuantity == kOne ? one
         : kQuantity == kLoss ? size
         : kQuantity == kWeight ? w
         : kQuantity == kWeightedLoss ? size * w
-        : kQuantity == kNonzeroWeight
-        ? V::IfThenElse(Mask(w != zero), one, zero)
-        // The difference itself is the sign of 0 and of NaN.
-        : V::IfThenElse(Mask(size > zero), V::Flip(w, difference), difference);
-    if (kFlags & kLabel) {
-      v = V::IfThenElse(Mask(y != V::Set(block.ignore.label)), v, zero);
-    }
-    if (kFlags & kNonfinite) {
-      v = V::IfThenElse(Mask(y - y == zero), v, zero);
-    }
+        : kQuantity == kNonzeroWeight ? (w != zero ? one : zero)
+        : V::WithSign(w, difference);
+    if (kFlags & kLabel) { v = y != label ? v : zero; }
+    if (kFlags & kNonfinite) { v = y - y == zero ? v : zero; }
     return v;
   }
 
-  template <typename V, Quantity kQuantity>
+  template <typename V, Quantity kQuantity, int kFlags>
   L1_LOSS_INLINE typename V::Vec FourAt(const int i) const {
     const int n = V::kLanes;
-    return (at<V, kQuantity>(i) + at<V, kQuantity>(i + n))
-        + (at<V, kQuantity>(i + 2 * n) + at<V, kQuantity>(i + 3 * n));
-  }
-
-  // Sums a quantity times another. What is never negative meets in pairs in
-  // Dtype, sixteen at a time, before it meets a double, which costs a relative
-  // error of four roundings at the most. Products with weights can cancel: they
-  // meet in double.
-  template <typename V, Quantity kQuantity, Quantity kTimes>
-  double Sum() const {
-    typedef Lane<Dtype> L;
-    const int four = 4 * V::kLanes;
-    typename V::Sum sum;
-    typename L::Sum rest;
-    int i = 0;
-    for (; kTimes == kOne && block.n - i >= 4 * four; i += 4 * four) {
-      sum.AddProduct((FourAt<V, kQuantity>(i) + FourAt<V, kQuantity>(i + four))
-          + (FourAt<V, kQuantity>(i + 2 * four)
-          + FourAt<V, kQuantity>(i + 3 * four)), V::Set(1));
-    }
-    for (; block.n - i >= V::kLanes; i += V::kLanes) {
-      sum.AddProduct(at<V, kQuantity>(i), at<V, kTimes>(i));
-    }
-    for (; i < block.n; ++i) {
-      rest.AddProduct(at<L, kQuantity>(i), at<L, kTimes>(i));
-    }
-    return sum.Total() + rest.Total();
-  }
-
-  // Two loops: one that asks for minus each time takes a third longer.
-  template <typename V, Quantity kQuantity>
-  int Write(int i) const {
-    Dtype* const plus = block.plus;
-    Dtype* const minus = block.minus;
-    for (; !minus && block.n - i >= V::kLanes; i += V::kLanes) {
-      V::Store(at<V, kQuantity>(i), plus + i);
-    }
-    for (; minus && block.n - i >= V::kLanes; i += V::kLanes) {
-      const typename V::Vec v = at<V, kQuantity>(i);
-      V::Store(v, plus + i);
-      V::Store(-v, minus + i);
-    }
-    return i;
+    return (at<V, kQuantity, kFlags>(i) + at<V, kQuantity, kFlags>(i + n))
+        + (at<V, kQuantity, kFlags>(i + 2 * n)
+        + at<V, kQuantity, kFlags>(i + 3 * n));
   }
 };
 
-// These find the loops that are compiled for the flags of a block.
+// Sums a quantity times another. What is never negative meets in pairs in
+// Dtype, sixteen at a time, before it meets a double, which costs a relative
+// error of four roundings at the most. Products with weights can cancel: they
+// meet in double. The loops are compiled for the flags of a block.
 template <typename V, Quantity kQuantity, Quantity kTimes, int kFlags,
     typename Dtype>
-double Sum(const Block<Dtype>& block) {
-  if (kFlags != block.flags()) {
-    return Sum<V, kQuantity, kTimes, (kFlags + 1) & kAllFlags>(block);
+double Sum(const Block<Dtype>& whole) {
+  if (kFlags != whole.flags()) {
+    return Sum<V, kQuantity, kTimes, (kFlags + 1) & kAllFlags>(whole);
   }
-  return Loops<Dtype, kFlags>(block).template Sum<V, kQuantity, kTimes>();
+  const Block<Dtype> block = whole;  // in registers
+  typedef Lane<Dtype> L;
+  const int four = 4 * V::kLanes;
+  typename V::Sum sum;
+  typename L::Sum rest;
+  int i = 0;
+  for (; kTimes == kOne && block.n - i >= 4 * four; i += 4 * four) {
+    sum.AddProduct((block.template FourAt<V, kQuantity, kFlags>(i)
+        + block.template FourAt<V, kQuantity, kFlags>(i + four))
+        + (block.template FourAt<V, kQuantity, kFlags>(i + 2 * four)
+        + block.template FourAt<V, kQuantity, kFlags>(i + 3 * four)),
+        V::Set(1));
+  }
+  for (; block.n - i >= V::kLanes; i += V::kLanes) {
+    sum.AddProduct(block.template at<V, kQuantity, kFlags>(i),
+        block.template at<V, kTimes, kFlags>(i));
+  }
+  for (; i < block.n; ++i) {
+    rest.AddProduct(block.template at<L, kQuantity, kFlags>(i),
+        block.template at<L, kTimes, kFlags>(i));
+  }
+  return sum.Total() + rest.Total();
 }
 
+// Writes a quantity to plus, and its negative to minus if that is not NULL. Two
+// loops: one that asks for minus each time takes a third longer.
 template <typename V, Quantity kQuantity, int kFlags, typename Dtype>
-int Write(const Block<Dtype>& block, const int i) {
-  if (kFlags != block.flags()) {
-    return Write<V, kQuantity, (kFlags + 1) & kAllFlags>(block, i);
+int Write(const Block<Dtype>& whole, int i, Dtype* plus, Dtype* minus) {
+  if (kFlags != whole.flags()) {
+    return Write<V, kQuantity, (kFlags + 1) & kAllFlags>(whole, i, plus, minus);
   }
-  return Loops<Dtype, kFlags>(block).template Write<V, kQuantity>(i);
+  const Block<Dtype> block = whole;  // in registers
+  for (; !minus && block.n - i >= V::kLanes; i += V::kLanes) {
+    V::Store(block.template at<V, kQuantity, kFlags>(i), plus + i);
+  }
+  for (; minus && block.n - i >= V::kLanes; i += V::kLanes) {
+    const typename V::Vec v = block.template at<V, kQuantity, kFlags>(i);
+    V::Store(v, plus + i);
+    V::Store(-v, minus + i);
+  }
+  return i;
 }
 
 // ---- Blocks -----------------------------------------------------------------
@@ -364,43 +335,37 @@ double Loss(const Block<Dtype>& block) {
       : Sum<Lane<Dtype, double>, kLoss, kWeight, 0>(block);
 }
 
-// What a block adds to a divisor that counts.
+// What a block adds to a divisor that counts; an ignored weight may be NaN.
 template <typename Dtype>
 double Counted(const Block<Dtype>& block, const bool sum_weights) {
-  if (block.weight.each) {
-    return sum_weights ? Sum<Vector<Dtype>, kOne, kWeight, 0>(block)
-        : Sum<Vector<Dtype>, kNonzeroWeight, kOne, 0>(block);
+  if (sum_weights && block.weight.each) {
+    return Sum<Vector<Dtype>, kOne, kWeight, 0>(block);
   }
-  const double weight =
-      sum_weights ? block.weight.all : Dtype(block.weight.all != 0);
-  const double count = Sum<Vector<Dtype>, kOne, kOne, 0>(block);
-  return count == 0 ? 0 : count * weight;  // all ignored, whatever they weigh
+  const double count = Sum<Vector<Dtype>, kNonzeroWeight, kOne, 0>(block);
+  return sum_weights && count > 0 ? count * block.weight.all : count;
 }
 
-// Whether a block is written past the caches, because the whole is so large
-// that it leaves them before it is read. A load waits for a store before it
-// that went there if only the place in the page is the same, so all arrays must
-// be in step, or it is ten times slower instead of faster.
-template <typename Dtype>
-bool Streams(const Block<Dtype>& block, const int count) {
-  const size_t kLargeBytes = 8 << 20, kPage = 4096;
-  const size_t place = reinterpret_cast<size_t>(block.plus);
-  const Dtype* const others[] = {block.minus, block.x, block.y,
-      block.weight.each};
-  bool streams = count * sizeof(Dtype) >= kLargeBytes && place % 16 == 0;
-  for (int i = 0; i < 4; ++i) {
-    streams = streams && (!others[i]
-        || (place - reinterpret_cast<size_t>(others[i])) % kPage == 0);
-  }
-  return streams;
+// Whether a load from b does not wait for a store to a past the caches, as it
+// does if only their places in a page are the same.
+inline bool InStep(const void* a, const void* b) {
+  return !b || (reinterpret_cast<size_t>(a) - reinterpret_cast<size_t>(b))
+      % 4096 == 0;
 }
 
+// Past the caches, if the whole is so large that it leaves them before it is
+// read. That is ten times slower instead of faster if the arrays are not in
+// step.
 template <Quantity kQuantity, typename Dtype>
-void WriteBlock(const Block<Dtype>& block, const int count) {
-  const int i = Streams(block, count)
-      ? Write<Streaming<Dtype>, kQuantity, 0>(block, 0)
-      : Write<Vector<Dtype>, kQuantity, 0>(block, 0);
-  Write<Lane<Dtype>, kQuantity, 0>(block, i);
+void WriteBlock(const Block<Dtype>& block, const int count, Dtype* plus,
+    Dtype* minus) {
+  const bool stream = count >= (8 << 20) / sizeof(Dtype)
+      && reinterpret_cast<size_t>(plus) % 16 == 0 && InStep(plus, minus)
+      && InStep(plus, block.x) && InStep(plus, block.y)
+      && InStep(plus, block.weight.each);
+  const int i = stream
+      ? Write<Streaming<Dtype>, kQuantity, 0>(block, 0, plus, minus)
+      : Write<Vector<Dtype>, kQuantity, 0>(block, 0, plus, minus);
+  Write<Lane<Dtype>, kQuantity, 0>(block, i, plus, minus);
 }
 
 // ---- Passes -----------------------------------------------------------------
@@ -426,8 +391,7 @@ struct Inputs {
   Block<Dtype> block(const int begin, const int end, Dtype* buffer) const {
     int n = std::min(kBlock, end - begin);
     const Factor<Dtype> factor = weight.at(begin, &n, buffer);
-    const Block<Dtype> block = {n, x + begin, y + begin, factor, ignore,
-        NULL, NULL};
+    const Block<Dtype> block = {n, x + begin, y + begin, factor, ignore};
     return block;
   }
 };
@@ -435,12 +399,6 @@ struct Inputs {
 // Elements are walked in chunks of a fixed size, whose sums are added in their
 // order: they are the same to the last bit, however many threads walk them.
 const int kChunk = 16 * kBlock;
-
-inline int Chunks(const int count) { return (count - 1) / kChunk + 1; }
-
-inline int ChunkEnd(const int chunk, const int count) {
-  return chunk * kChunk + std::min(kChunk, count - chunk * kChunk);
-}
 
 #ifdef L1_LOSS_THREADS
 
@@ -454,37 +412,33 @@ const pid_t kLoadedBy = getpid();
 
 #endif
 
-// Calls pass(i) for all i below n, about a chunk of them at a time.
+// Calls pass(k, begin, end) for the elements of each chunk, or row.
 template <typename Pass>
-void ForAll(const int n, const Pass& pass) {
+void ForAll(const int count, const int size, const Pass& pass) {
+  const int pieces = (count - 1) / size + 1;
 #ifdef L1_LOSS_THREADS
-  const int count = pass.inputs.count;
-  if (count >= kThreadsPay && omp_get_max_threads() > 1
-      && getpid() == kLoadedBy) {
-    const int step = std::max<int64_t>(1, int64_t(kChunk) * n / count);
-#pragma omp parallel for schedule(dynamic, step)
-    for (int i = 0; i < n; ++i) { pass(i); }
-    return;
-  }
+  const bool threads = count >= kThreadsPay && getpid() == kLoadedBy;
+  const int share = std::max(1, kChunk / size);
+#pragma omp parallel for schedule(dynamic, share) if (threads)
 #endif
-  for (int i = 0; i < n; ++i) { pass(i); }
+  for (int k = 0; k < pieces; ++k) {
+    pass(k, k * size, k * size + std::min(size, count - k * size));
+  }
 }
 
 struct Sums {
   double loss, counted;
 };
 
+// The sums of chunks, or the means of rows.
 template <typename Dtype>
 struct SumPass {
   const Inputs<Dtype>& inputs;
   const bool counts, sum_weights;
   Sums* const sums;
+  Dtype* const means;
 
-  void operator()(const int chunk) const {
-    sums[chunk] = Sum(chunk * kChunk, ChunkEnd(chunk, inputs.count));
-  }
-
-  Sums Sum(const int begin, const int end) const {
+  void operator()(const int k, const int begin, const int end) const {
     Dtype buffer[kBlock];
     Sums result = {0, 0};
     for (int i = begin, n; i < end; i += n) {
@@ -495,19 +449,8 @@ struct SumPass {
       if (counts) { result.counted += Counted(block, sum_weights); }
       result.loss += Loss(block);
     }
-    return result;
-  }
-};
-
-template <typename Dtype>
-struct RowMeanPass {
-  const Inputs<Dtype>& inputs;
-  const int row;
-  Dtype* const top;
-
-  void operator()(const int r) const {
-    const SumPass<Dtype> sum = {inputs, false, false, NULL};
-    top[r] = sum.Sum(r * row, (r + 1) * row).loss / row;
+    if (sums) { sums[k] = result; }
+    if (means) { means[k] = result.loss / (end - begin); }
   }
 };
 
@@ -521,21 +464,17 @@ struct WritePass {
   Dtype* plus;
   Dtype* minus;
 
-  void operator()(const int chunk) const {
-    const int end = ChunkEnd(chunk, inputs.count);
+  void operator()(int, const int begin, const int end) const {
     Dtype weights[kBlock], factors[kBlock];
-    for (int i = chunk * kChunk, n; i < end; i += n) {
+    for (int i = begin, n; i < end; i += n) {
       Block<Dtype> block = inputs.block(i, end, weights);
       n = block.n;
-      if (kQuantity == kWeightedSign) {
-        const Factor<Dtype> factor = top_diff.at(i, &n, factors);
-        block.n = n;
-        block.weight =
-            Product(n, block.weight, factor, numerator, divisor, factors);
-      }
-      block.plus = plus + i;
-      block.minus = minus ? minus + i : NULL;
-      WriteBlock<kQuantity>(block, inputs.count);
+      const Factor<Dtype> factor = top_diff.at(i, &n, factors);
+      block.n = n;
+      block.weight =
+          Product(n, block.weight, factor, numerator, divisor, factors);
+      WriteBlock<kQuantity>(block, inputs.count, plus + i,
+          minus ? minus + i : NULL);
     }
     l1_loss_simd::FlushStream();
   }
@@ -645,6 +584,11 @@ double L1LossLayer<Dtype>::Divisor(const Blob<Dtype>& x,
 template <typename Dtype>
 void L1LossLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom,
     const vector<Blob<Dtype>*>& top) {
+  // An empty blob may have no memory: it is not asked for.
+  if (bottom[0]->count() == 0) {
+    if (top[0]->count() == 0) { return; }
+    return caffe_set(top[0]->count(), Dtype(0), top[0]->mutable_cpu_data());
+  }
   if (options_.reduction() == L1LossParameter::NONE) {
     ForwardUnreduced_cpu(bottom, top[0]);
   } else {
@@ -655,19 +599,15 @@ void L1LossLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom,
 template <typename Dtype>
 void L1LossLayer<Dtype>::ForwardReduced_cpu(const vector<Blob<Dtype>*>& bottom,
     Blob<Dtype>* top) {
-  const int count = bottom[0]->count();
-  const bool sum_weights =
-      options_.reduction() == L1LossParameter::WEIGHTED_MEAN;
+  const Inputs<Dtype> inputs(bottom, weight_map_, ignore_);
+  vector<Sums> sums(inputs.count / kChunk + 1);
+  const SumPass<Dtype> pass = {inputs, counts(),
+      options_.reduction() == L1LossParameter::WEIGHTED_MEAN, &sums[0], NULL};
+  ForAll(inputs.count, kChunk, pass);
   Sums total = {0, 0};
-  if (count > 0) {
-    const Inputs<Dtype> inputs(bottom, weight_map_, ignore_);
-    vector<Sums> sums(Chunks(count));
-    const SumPass<Dtype> pass = {inputs, counts(), sum_weights, &sums[0]};
-    ForAll(Chunks(count), pass);
-    for (int c = 0; c < Chunks(count); ++c) {
-      total.loss += sums[c].loss;
-      total.counted += sums[c].counted;
-    }
+  for (int k = 0; k < sums.size(); ++k) {
+    total.loss += sums[k].loss;
+    total.counted += sums[k].counted;
   }
   divisor_ = Divisor(*bottom[0], total.counted);
   top->mutable_cpu_data()[0] = divisor_ == 0 ? 0 : total.loss / divisor_;
@@ -676,21 +616,18 @@ void L1LossLayer<Dtype>::ForwardReduced_cpu(const vector<Blob<Dtype>*>& bottom,
 template <typename Dtype>
 void L1LossLayer<Dtype>::ForwardUnreduced_cpu(
     const vector<Blob<Dtype>*>& bottom, Blob<Dtype>* top) {
-  if (top->count() == 0) { return; }
-  const int count = bottom[0]->count(), rows = top->count();
-  const int row = count / rows;
-  divisor_ = row;
-  Dtype* out = top->mutable_cpu_data();
-  if (row == 0) { return caffe_set(rows, Dtype(0), out); }
   const Inputs<Dtype> inputs(bottom, weight_map_, ignore_);
+  const int row = inputs.count / top->count();
+  Dtype* out = top->mutable_cpu_data();
+  divisor_ = row;
   if (row == 1) {
     const Spread<Dtype> ones = {NULL, top_map_};
     const WritePass<Dtype, kWeightedLoss> pass = {inputs, ones, 1, 1, out,
         NULL};
-    ForAll(Chunks(count), pass);
+    ForAll(inputs.count, kChunk, pass);
   } else {
-    const RowMeanPass<Dtype> pass = {inputs, row, out};
-    ForAll(rows, pass);
+    const SumPass<Dtype> pass = {inputs, false, false, NULL, out};
+    ForAll(inputs.count, row, pass);
   }
 }
 
@@ -722,7 +659,7 @@ void L1LossLayer<Dtype>::Backward_cpu(const vector<Blob<Dtype>*>& top,
   // The gradient of the targets alone is written with the sign changed.
   const WritePass<Dtype, kWeightedSign> pass = {inputs, factors, numerator,
       divisor_, diff[0] ? diff[0] : diff[1], diff[0] ? diff[1] : NULL};
-  ForAll(Chunks(count), pass);
+  ForAll(count, kChunk, pass);
 }
 
 #ifdef CPU_ONLY

@@ -1,4 +1,5 @@
 #if defined(_OPENMP) && !defined(_WIN32)
+#include <omp.h>
 #include <unistd.h>
 #define L1_LOSS_THREADS
 #endif
@@ -387,6 +388,10 @@ struct Inputs {
     weight.map = weight_map;
   }
 
+  int end(const int begin, const int size) const {
+    return begin + std::min(size, count - begin);
+  }
+
   // The elements from number begin on that are taken at a time.
   Block<Dtype> block(const int begin, const int end, Dtype* buffer) const {
     int n = std::min(kBlock, end - begin);
@@ -412,18 +417,20 @@ const pid_t kLoadedBy = getpid();
 
 #endif
 
-// Calls pass(k, begin, end) for the elements of each chunk, or row.
+// Calls pass(k, size) for each chunk, or row, of that size.
 template <typename Pass>
 void ForAll(const int count, const int size, const Pass& pass) {
-  const int pieces = (count - 1) / size + 1;
+  const int n = (count - 1) / size + 1;
 #ifdef L1_LOSS_THREADS
-  const bool threads = count >= kThreadsPay && getpid() == kLoadedBy;
-  const int share = std::max(1, kChunk / size);
-#pragma omp parallel for schedule(dynamic, share) if (threads)
-#endif
-  for (int k = 0; k < pieces; ++k) {
-    pass(k, k * size, k * size + std::min(size, count - k * size));
+  if (count >= kThreadsPay && omp_get_max_threads() > 1
+      && getpid() == kLoadedBy) {
+    const int share = std::max(1, kChunk / size);
+#pragma omp parallel for schedule(dynamic, share)
+    for (int k = 0; k < n; ++k) { pass(k, size); }
+    return;
   }
+#endif
+  for (int k = 0; k < n; ++k) { pass(k, size); }
 }
 
 struct Sums {
@@ -438,7 +445,8 @@ struct SumPass {
   Sums* const sums;
   Dtype* const means;
 
-  void operator()(const int k, const int begin, const int end) const {
+  void operator()(const int k, const int size) const {
+    const int begin = k * size, end = inputs.end(begin, size);
     Dtype buffer[kBlock];
     Sums result = {0, 0};
     for (int i = begin, n; i < end; i += n) {
@@ -464,7 +472,8 @@ struct WritePass {
   Dtype* plus;
   Dtype* minus;
 
-  void operator()(int, const int begin, const int end) const {
+  void operator()(const int k, const int size) const {
+    const int begin = k * size, end = inputs.end(begin, size);
     Dtype weights[kBlock], factors[kBlock];
     for (int i = begin, n; i < end; i += n) {
       Block<Dtype> block = inputs.block(i, end, weights);

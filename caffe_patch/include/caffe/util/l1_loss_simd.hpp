@@ -28,6 +28,7 @@ namespace l1_loss_simd {
 template <typename Dtype, typename Number = Dtype>
 struct Lane {
   typedef Number Vec;
+  typedef double Wide;
   static const int kLanes = 1;
   static Vec Set(const Dtype value) { return value; }
   static Vec Load(const Dtype* from) { return *from; }
@@ -37,28 +38,34 @@ struct Lane {
   static Vec WithSign(const Vec v, const Vec d) {
     return d > 0 ? v : d < 0 ? -v : d;
   }
-  /// @brief Sums in double, lane by lane.
-  struct Sum {
-    double sum;
-    Sum() : sum(0) {}
-    void AddProduct(const Vec a, const Vec b) {
-      sum += static_cast<double>(a) * b;
-    }
-    double Total() const { return sum; }
-  };
+  static Wide Low(const Vec v) { return v; }
+  static Wide High(Vec) { return 0; }
+  static double SumOfLanes(const Wide wide) { return wide; }
+};
+
+/// @brief Sums products in double, lane by lane.
+template <typename V>
+struct Sum {
+  typename V::Wide low, high;
+  Sum() : low(), high() {}
+  L1_LOSS_INLINE void Add(const typename V::Vec a, const typename V::Vec b) {
+    low += V::Low(a) * V::Low(b);
+    high += V::High(a) * V::High(b);
+  }
+  double Total() const { return V::SumOfLanes(low) + V::SumOfLanes(high); }
 };
 
 #if defined(__GNUC__) && !defined(__INTEL_COMPILER) \
     && !defined(L1_LOSS_NO_VECTORS)
 
 typedef double Doubles __attribute__((vector_size(16)));
+typedef int64_t Bits __attribute__((vector_size(16)));
 
 template <typename Dtype> struct Lanes;
 
 template <>
 struct Lanes<float> {
   typedef float Vec __attribute__((vector_size(16)));
-  typedef int Bits __attribute__((vector_size(16)));
   static Doubles Low(const Vec v) {
 #ifdef __SSE2__
     return Doubles(_mm_cvtps_pd(__m128(v)));
@@ -76,7 +83,6 @@ struct Lanes<float> {
 template <>
 struct Lanes<double> {
   typedef Doubles Vec;
-  typedef int64_t Bits __attribute__((vector_size(16)));
   static Doubles Low(const Vec v) { return v; }
   static Doubles High(Vec) { return Doubles(); }
 };
@@ -85,7 +91,7 @@ struct Lanes<double> {
 template <typename Dtype>
 struct Vector : Lanes<Dtype> {
   typedef typename Lanes<Dtype>::Vec Vec;
-  typedef typename Lanes<Dtype>::Bits Bits;
+  typedef Doubles Wide;
   static const int kLanes = 16 / sizeof(Dtype);
   static Vec Set(const Dtype value) { return Vec() + value; }
   static Vec Load(const Dtype* from) {
@@ -103,15 +109,7 @@ struct Vector : Lanes<Dtype> {
     return Vec(((Bits(v) ^ (Bits(d) & SignBits())) & has_sign)
         | (Bits(d) & ~has_sign));
   }
-  struct Sum {
-    Doubles low, high;
-    Sum() : low(Doubles()), high(Doubles()) {}
-    void AddProduct(const Vec a, const Vec b) {
-      low += Vector::Low(a) * Vector::Low(b);
-      high += Vector::High(a) * Vector::High(b);
-    }
-    double Total() const { return (low[0] + low[1]) + (high[0] + high[1]); }
-  };
+  static double SumOfLanes(const Wide wide) { return wide[0] + wide[1]; }
 };
 
 /// @brief Stores past the caches, to places that are multiples of 16.

@@ -109,14 +109,14 @@ vector<int> WithoutOnes(vector<int> shape) {
 
 // Whether fine becomes coarse by merging neighbouring axes.
 bool Merges(const vector<int>& fine, const vector<int>& coarse) {
-  // Whether the first axes of fine, so many, become those of coarse so far.
+  // Whether so many axes of fine become those of coarse so far.
   vector<bool> fits(fine.size() + 1, false);
   fits[0] = true;
   for (int c = 0; c < coarse.size(); ++c) {
     vector<bool> next(fine.size() + 1, false);
     for (int begin = 0; begin < fine.size(); ++begin) {
-      int64_t length = fits[begin] ? 1 : -1;
-      for (int end = begin; end < fine.size() && length >= 0; ++end) {
+      int64_t length = 1;
+      for (int end = begin; fits[begin] && end < fine.size(); ++end) {
         length = std::min<int64_t>(length, int64_t(INT_MAX) + 1) * fine[end];
         next[end + 1] = next[end + 1] || length == coarse[c];
       }
@@ -262,12 +262,13 @@ struct Block {
     return v;
   }
 
-  template <typename V, Quantity kQuantity, int kFlags>
-  L1_LOSS_INLINE typename V::Vec FourAt(const int i) const {
-    const int n = V::kLanes;
-    return (at<V, kQuantity, kFlags>(i) + at<V, kQuantity, kFlags>(i + n))
-        + (at<V, kQuantity, kFlags>(i + 2 * n)
-        + at<V, kQuantity, kFlags>(i + 3 * n));
+  // So many vectors, added in pairs.
+  template <typename V, Quantity kQuantity, int kFlags, int kVectors>
+  L1_LOSS_INLINE typename V::Vec PairsAt(const int i) const {
+    const int half = (kVectors + 1) / 2;
+    return kVectors == 1 ? at<V, kQuantity, kFlags>(i)
+        : PairsAt<V, kQuantity, kFlags, half>(i)
+        + PairsAt<V, kQuantity, kFlags, half>(i + half * V::kLanes);
   }
 };
 
@@ -283,23 +284,19 @@ double Sum(const Block<Dtype>& whole) {
   }
   const Block<Dtype> block = whole;  // in registers
   typedef Lane<Dtype> L;
-  const int four = 4 * V::kLanes;
-  typename V::Sum sum;
-  typename L::Sum rest;
+  const int sixteen = 16 * V::kLanes;
+  l1_loss_simd::Sum<V> sum;
+  l1_loss_simd::Sum<L> rest;
   int i = 0;
-  for (; kTimes == kOne && block.n - i >= 4 * four; i += 4 * four) {
-    sum.AddProduct((block.template FourAt<V, kQuantity, kFlags>(i)
-        + block.template FourAt<V, kQuantity, kFlags>(i + four))
-        + (block.template FourAt<V, kQuantity, kFlags>(i + 2 * four)
-        + block.template FourAt<V, kQuantity, kFlags>(i + 3 * four)),
-        V::Set(1));
+  for (; kTimes == kOne && block.n - i >= sixteen; i += sixteen) {
+    sum.Add(block.template PairsAt<V, kQuantity, kFlags, 16>(i), V::Set(1));
   }
   for (; block.n - i >= V::kLanes; i += V::kLanes) {
-    sum.AddProduct(block.template at<V, kQuantity, kFlags>(i),
+    sum.Add(block.template at<V, kQuantity, kFlags>(i),
         block.template at<V, kTimes, kFlags>(i));
   }
   for (; i < block.n; ++i) {
-    rest.AddProduct(block.template at<L, kQuantity, kFlags>(i),
+    rest.Add(block.template at<L, kQuantity, kFlags>(i),
         block.template at<L, kTimes, kFlags>(i));
   }
   return sum.Total() + rest.Total();
@@ -388,10 +385,6 @@ struct Inputs {
     weight.map = weight_map;
   }
 
-  int end(const int begin, const int size) const {
-    return begin + std::min(size, count - begin);
-  }
-
   // The elements from number begin on that are taken at a time.
   Block<Dtype> block(const int begin, const int end, Dtype* buffer) const {
     int n = std::min(kBlock, end - begin);
@@ -446,10 +439,10 @@ struct SumPass {
   Dtype* const means;
 
   void operator()(const int k, const int size) const {
-    const int begin = k * size, end = inputs.end(begin, size);
+    const int end = std::min<int64_t>(inputs.count, int64_t(k + 1) * size);
     Dtype buffer[kBlock];
     Sums result = {0, 0};
-    for (int i = begin, n; i < end; i += n) {
+    for (int i = k * size, n; i < end; i += n) {
       const Block<Dtype> block = inputs.block(i, end, buffer);
       n = block.n;
       // In this order y or w comes from the memory now, and the rest below:
@@ -458,7 +451,7 @@ struct SumPass {
       result.loss += Loss(block);
     }
     if (sums) { sums[k] = result; }
-    if (means) { means[k] = result.loss / (end - begin); }
+    if (means) { means[k] = result.loss / size; }
   }
 };
 
@@ -473,9 +466,9 @@ struct WritePass {
   Dtype* minus;
 
   void operator()(const int k, const int size) const {
-    const int begin = k * size, end = inputs.end(begin, size);
+    const int end = std::min<int64_t>(inputs.count, int64_t(k + 1) * size);
     Dtype weights[kBlock], factors[kBlock];
-    for (int i = begin, n; i < end; i += n) {
+    for (int i = k * size, n; i < end; i += n) {
       Block<Dtype> block = inputs.block(i, end, weights);
       n = block.n;
       const Factor<Dtype> factor = top_diff.at(i, &n, factors);

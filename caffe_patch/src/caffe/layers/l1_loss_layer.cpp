@@ -203,8 +203,7 @@ Factor<Dtype> Product(const int n, const Factor<Dtype>& a,
     const Factor<Dtype>& b, const double numerator, const double divisor,
     Dtype* buffer) {
   const double scale = numerator * a.all * b.all;
-  Factor<Dtype> product = {a.each ? a.each : b.each,
-      static_cast<Dtype>(scale / divisor)};
+  Factor<Dtype> product = {a.each ? a.each : b.each, Dtype(scale / divisor)};
   const bool normal = product.all - product.all == 0
       && std::fabs(product.all) >= std::numeric_limits<Dtype>::min();
   if (!product.each || (normal && !(a.each && b.each))) { return product; }
@@ -321,8 +320,6 @@ int Write(const Block<Dtype>& whole, int i, Dtype* plus, Dtype* minus) {
   return i;
 }
 
-// ---- Blocks -----------------------------------------------------------------
-
 // What has left the range of Dtype, or is NaN or infinite, is summed again.
 template <typename Dtype>
 double Loss(const Block<Dtype>& block) {
@@ -336,11 +333,12 @@ double Loss(const Block<Dtype>& block) {
 // What a block adds to a divisor that counts; an ignored weight may be NaN.
 template <typename Dtype>
 double Counted(const Block<Dtype>& block, const bool sum_weights) {
-  if (sum_weights && block.weight.each) {
-    return Sum<Vector<Dtype>, kOne, kWeight, 0>(block);
+  if (block.weight.each || !sum_weights) {
+    return sum_weights ? Sum<Vector<Dtype>, kOne, kWeight, 0>(block)
+        : Sum<Vector<Dtype>, kNonzeroWeight, kOne, 0>(block);
   }
-  const double count = Sum<Vector<Dtype>, kNonzeroWeight, kOne, 0>(block);
-  return sum_weights && count > 0 ? count * block.weight.all : count;
+  const double count = Sum<Vector<Dtype>, kOne, kOne, 0>(block);
+  return count == 0 ? 0 : count * block.weight.all;
 }
 
 // Whether a load from b does not wait for a store to a past the caches, as it
@@ -553,10 +551,8 @@ vector<int> L1LossLayer<Dtype>::TopShape(const Blob<Dtype>& x) const {
 template <typename Dtype>
 void L1LossLayer<Dtype>::ReshapeTop(const vector<int>& shape,
     Blob<Dtype>* top) {
-  if (std::count(shape.begin(), shape.end(), 0) > 0) {
-    // Caffe writes into the diff of an empty top too, which must exist.
-    L1LossReshape(vector<int>(1, 1), top);
-  }
+  // An empty top needs memory too: Caffe writes into its diff.
+  L1LossReshape(vector<int>(1, 1), top);
   L1LossReshape(shape, top);
   const Dtype loss_weight = this->loss(0);
   if (loss_weight != 0 && top->count() > weighted_count_) {
@@ -586,9 +582,7 @@ double L1LossLayer<Dtype>::Divisor(const Blob<Dtype>& x,
 template <typename Dtype>
 void L1LossLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom,
     const vector<Blob<Dtype>*>& top) {
-  // An empty blob may have no memory: it is not asked for.
-  if (bottom[0]->count() == 0) {
-    if (top[0]->count() == 0) { return; }
+  if (bottom[0]->count() == 0) {  // and may have no memory
     return caffe_set(top[0]->count(), Dtype(0), top[0]->mutable_cpu_data());
   }
   if (options_.reduction() == L1LossParameter::NONE) {

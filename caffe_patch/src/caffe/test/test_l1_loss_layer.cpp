@@ -837,11 +837,11 @@ TYPED_TEST(L1LossLayerTest, TestAxisOutOfRange) {
 // So many that more than one thread walks them, if compiled with OpenMP.
 static const int kManyRows = 401, kManyColumns = 1367;
 
-static void SetThreads(int threads) {
 #ifdef _OPENMP
-  omp_set_num_threads(threads);
+static void SetThreads(int threads) { omp_set_num_threads(threads); }
+#else
+static void SetThreads(int /* threads */) {}
 #endif
-}
 
 // All bits that a forward and a backward pass compute.
 template <typename Dtype>

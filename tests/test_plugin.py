@@ -577,6 +577,40 @@ def test_caffe_root_may_be_where_caffe_was_installed(root):
     assert re.fullmatch(rf"built {root}/x.so in [\d.]+ s", ended)
 
 
+def with_library(root: Path, pattern: bytes, other: bytes) -> None:
+    """The stock library with other names in its messages."""
+    library = installed.find().library
+    (root / "lib" / library.name).write_bytes(re.sub(pattern, other, library.read_bytes()))
+    (root / "lib" / "libcaffe.so").symlink_to(library.name)
+
+
+def test_a_caffe_of_2015_gets_a_plugin_that_is_fitted_to_it(root, training):
+    """One header for all losses, and a LossParameter without the normalization of today."""
+    with_library(root, rb"(?<=[\x0d\x11.])([Nn])ormalization", rb"\1ormalisation")
+    caffe = root / "include" / "caffe"
+    caffe.parent.unlink()
+    shutil.copytree(str(installed.find().include / "caffe"), str(caffe))
+    nested = (caffe / "layers" / "loss_layer.hpp").read_text()
+    (caffe / "loss_layers.hpp").write_text(
+        nested + '__attribute__((used)) static const char kFlat[] = "from loss_layers.hpp";\n')
+    shutil.rmtree(str(caffe / "layers"))
+    built = run([*BUILD, "-o", str(training / "x.so")], env=dict(os.environ, CAFFE_ROOT=str(root)))
+    assert built.code == 0, built.output
+    assert b"from loss_layers.hpp" in (training / "x.so").read_bytes()
+    done = run(["caffe", "train", "-solver", "solver.prototxt"], cwd=training, env=dict(
+        os.environ, LD_LIBRARY_PATH=str(root / "lib"), LD_PRELOAD=str(training / "x.so"),
+        GLOG_minloglevel="0"))
+    losses = [float(loss) for loss in re.findall(r"Iteration \d+.*, loss = ([\d.]+)", done.output)]
+    assert done.code == 0 and losses[0] > 2 and losses[-1] < 0.5, done.output
+
+
+def test_a_caffe_whose_python_param_has_no_options(root):
+    with_library(root, rb"(?<=\x0a\x09)param_str", rb"param_txt")
+    line = failure(["-o", str(root / "x.so")], CAFFE_ROOT=str(root))
+    assert line.startswith(f"{root}/include: python_param has no param_str in this Caffe, and the ")
+    assert not (root / "x.so").exists()
+
+
 def test_programs_without_caffe_run_beside_a_plugin_for_one_in_a_folder_of_its_own(root, training):
     """The stock library and tool under a name that the loader finds nowhere by itself."""
     library, tool = installed.find().library, Path(shutil.which("caffe")).resolve()
@@ -653,10 +687,10 @@ needs_nvcc = pytest.mark.parametrize(
 def test_nvcc_compiles_for_the_gpus_of_this_machine(monkeypatch, tmp_path):
     monkeypatch.setattr(build, "cuda_architectures", lambda: ["61", "75"])
     monkeypatch.setattr(build, "cuda_home", lambda: "/opt/cuda")
-    assert build.nvcc_command(["-O2", "-fPIC", "-Iinclude"], tmp_path / "gpu.o") == [
+    assert build.nvcc_command(["-O2", "-fPIC", "-Iinclude"], tmp_path) == [
         "/opt/cuda/bin/nvcc", "-gencode=arch=compute_61,code=sm_61",
         "-gencode=arch=compute_75,code=sm_75", "-O2", "-Xcompiler=-fPIC", "-Iinclude", "-c",
-        str(build.LAYER.with_suffix(".cu")), "-o", str(tmp_path / "gpu.o")]
+        str(tmp_path / "src/caffe/layers/l1_loss_layer.cu"), "-o", str(tmp_path / "gpu.o")]
 
 
 def test_a_caffe_with_cuda_needs_nvcc(monkeypatch, tmp_path):

@@ -51,16 +51,20 @@ def open_tree(folder: str) -> CaffeTree:
             raise WrongUsage(f"not a Caffe source checkout: {landmark} is missing",
                              "give the folder that holds Caffe's Makefile, src/ and include/",
                              folder)
+    return tree_of(root, *map(code_of, (root / PROTO, root / BLOB_SOURCE)))
+
+
+def tree_of(root: Path, messages: bytes, blob: bytes = b"") -> CaffeTree:
+    """By its headers, its messages in caffe.proto or caffe.pb.h, and blob.cpp where that is."""
     check_interface(root)
     header = find_loss_header(root)
-    proto, blob, blob_header = map(code_of, (root / PROTO, root / BLOB_SOURCE, root / BLOB_HEADER))
     return CaffeTree(
         root=root,
         loss_header=header,
-        has_normalization=b"NormalizationMode" in proto,
+        has_normalization=b"NormalizationMode" in messages,
         has_empty_blobs=b"count_ != 0" in blob,
-        has_shapes=bool(re.search(rb"\bshape\s*\(\s*\)\s*const", blob_header)),
-        has_param_str=b"param_str" in proto,
+        has_shapes=bool(re.search(rb"\bshape\s*\(\s*\)\s*const", code_of(root / BLOB_HEADER))),
+        has_param_str=b"param_str" in messages,
         crlf=b"\r\n" in (root / "include" / header).read_bytes(),
     )
 

@@ -169,6 +169,7 @@ def headers(caffe: installed.Caffe) -> str:
     """What the plugin is compiled with, preprocessed as for the plugin."""
     with tempfile.TemporaryDirectory(prefix="l1-loss-doctor-") as scratch:
         build.generate_messages(caffe, Path(scratch))
+        build.fit_sources(caffe, Path(scratch))
         build.need_headers(caffe, Path(scratch))
     return f"{caffe.include}, fit this compiler and protoc"
 

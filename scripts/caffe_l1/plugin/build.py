@@ -16,6 +16,9 @@ from ..common.errors import BuildFailed, Refused
 from ..common.folder import write_file
 from ..common.machine import cuda_architectures, find_cuda
 from ..common.packages import install, need, packages_for
+from ..common.tree import tree_of
+from ..patch.naming import Naming
+from ..patch.payload import source_files
 from .descriptor import descriptor_in, descriptor_set
 from .installed import LIBRARY_FOLDERS, Caffe, completed, output, symbols
 
@@ -23,7 +26,7 @@ PATCH = HOME / "caffe_patch"
 OWN = Path(__file__).resolve().parent  # what is in no patched tree
 OWN_SOURCES = [OWN / name for name in ("fits.cpp", "param_str.cpp", "register.cpp")]
 EXPORTS = OWN / "exports.map"
-LAYER = PATCH / "src" / "caffe" / "layers" / "l1_loss_layer.cpp"
+LAYER = Path("src", "caffe", "layers", "l1_loss_layer.cpp")
 MESSAGE = PATCH / "src" / "caffe" / "proto" / "l1_loss_parameter.proto"
 # A call of the C++ library's new string, in what a C++11 Caffe exports.
 NEW_STRINGS = "__cxx11"
@@ -57,6 +60,7 @@ def build(caffe: Caffe, output_file: Path, openmp: bool = True) -> None:
     need_place(output_file)
     with tempfile.TemporaryDirectory(prefix="l1-loss-plugin-") as scratch:
         generate_messages(caffe, Path(scratch))
+        fit_sources(caffe, Path(scratch))
         need_headers(caffe, Path(scratch))
         staged = Path(scratch, "plugin.so")
         compile_layer(caffe, Path(scratch), staged, openmp)
@@ -123,10 +127,24 @@ def generate_messages(caffe: Caffe, scratch: Path) -> None:
     protoc(f"-I{scratch}", f"--cpp_out={scratch}", f"{own.name}/{MESSAGE.name}")
 
 
+def fit_sources(caffe: Caffe, scratch: Path) -> None:
+    """The layer as apply would put it into a checkout with the headers of this Caffe."""
+    headers = [folder / "caffe" / "proto" / "caffe.pb.h" for folder in (scratch, caffe.include)]
+    messages = next(header for header in headers if header.exists()).read_bytes()
+    tree = tree_of(caffe.include.parent, messages)
+    if not tree.has_param_str:
+        raise Refused("python_param has no param_str in this Caffe, and the plugin reads its "
+                      "options there", "use a Caffe of the summer of 2015 or later, or apply the "
+                      "patch to its source", str(caffe.include))
+    for path, source in source_files(tree, Naming()).items():
+        (scratch / path).parent.mkdir(parents=True, exist_ok=True)
+        (scratch / path).write_bytes(source)
+
+
 def need_headers(caffe: Caffe, scratch: Path) -> None:
     """Preprocessing shows what is missing; protoc's output says itself which headers it fits."""
     command = ["g++", "-std=c++11", "-E", "-o", os.devnull, *compiler_flags(caffe, scratch),
-               '-DL1_LOSS_PLUGIN=""', str(LAYER)]
+               '-DL1_LOSS_PLUGIN=""', str(scratch / LAYER)]
     errors = error_lines(completed(command))
     unfit = [line for line in errors if "#error" in line]
     if unfit:
@@ -152,10 +170,10 @@ def compile_layer(caffe: Caffe, scratch: Path, staged: Path, openmp: bool) -> No
     flags = [f'-DL1_LOSS_PLUGIN="{fingerprint(caffe.library)}"',
              *(f"-D{name}={name}Plugin" for name in CLASSES), *compiler_flags(caffe, scratch)]
     own_message = scratch / package(caffe) / "l1_loss_parameter.pb.cc"
-    sources = [str(LAYER), *map(str, OWN_SOURCES), str(own_message)]
+    sources = [str(scratch / LAYER), *map(str, OWN_SOURCES), str(own_message)]
     if not caffe.cpu_only:
         sources.append(str(scratch / "gpu.o"))
-        run(nvcc_command(flags, Path(sources[-1])))
+        run(nvcc_command(flags, scratch))
     threads = openmp_flags() if openmp else []
     link(caffe, [f"-Wl,--version-script={EXPORTS}", *flags, *threads, *sources], staged)
 
@@ -173,7 +191,7 @@ def openmp_flags() -> list[str]:
 def compiler_flags(caffe: Caffe, scratch: Path) -> list[str]:
     """-O2, as Caffe's Makefile has it."""
     own = package(caffe)
-    includes = [scratch, scratch / own, OWN, PATCH / "include", caffe.include]
+    includes = [scratch, scratch / own, OWN, scratch / "include", caffe.include]
     device = "-DCPU_ONLY" if caffe.cpu_only else f"-I{cuda_home()}/include"
     return ["-O2", "-fPIC", f"-D{PACKAGE}={own}", device, *(f"-I{folder}" for folder in includes)]
 
@@ -191,12 +209,12 @@ def link(caffe: Caffe, arguments: list[str], output_file: Path) -> None:
          str(caffe.library), *path, *cuda, *LIBRARIES])
 
 
-def nvcc_command(flags: list[str], staged: Path) -> list[str]:
+def nvcc_command(flags: list[str], scratch: Path) -> list[str]:
     """For the GPUs of this machine, or for nvcc's default where there are none."""
     device = [f"-gencode=arch=compute_{n},code=sm_{n}" for n in cuda_architectures()]
     host = ["-Xcompiler=-fPIC" if flag == "-fPIC" else flag for flag in flags]
-    return [f"{cuda_home()}/bin/nvcc", *device, *host, "-c", str(LAYER.with_suffix(".cu")),
-            "-o", str(staged)]
+    return [f"{cuda_home()}/bin/nvcc", *device, *host, "-c",
+            str((scratch / LAYER).with_suffix(".cu")), "-o", str(scratch / "gpu.o")]
 
 
 def cuda_home() -> str:

@@ -24,6 +24,7 @@ sys.path.insert(0, str(HERE))
 
 from benchmarks import table  # noqa: E402
 from caffe_l1.common.output import run  # noqa: E402
+from caffe_l1.runtest.command import positive  # noqa: E402
 
 COUNTS = [1024, 8192, 65536, 524288, 4194304, 33554432]
 ACCURACY_COUNT = 100_000_000
@@ -74,12 +75,6 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--no-accuracy", dest="accuracy", action="store_false",
                         help=f"leave out the error at {ACCURACY_COUNT:,} elements (1.6 GB)")
     return parser.parse_args(arguments)
-
-
-def positive(text: str) -> int:
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return int(text)
 
 
 def new_file(text: str) -> Path:

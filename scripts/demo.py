@@ -16,6 +16,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
 from caffe_l1.common import output  # noqa: E402
+from caffe_l1.common.errors import KitError  # noqa: E402
 from caffe_l1.common.machine import probe  # noqa: E402
 from caffe_l1.runtest.diagnose import diagnose  # noqa: E402
 from caffe_l1.runtest.make_config import makefile_config  # noqa: E402
@@ -27,14 +28,10 @@ NOT_COPIED = shutil.ignore_patterns(".git", ".build_*", "build", "distribute", "
                                     "*.caffemodel")
 
 
-class DemoFailed(Exception):
-    """One line that says what went wrong and what to do."""
-
-
 def main(arguments: list[str]) -> int:
     try:
         demo("--quick" in arguments)
-    except DemoFailed as error:
+    except KitError as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
     return 0
@@ -61,7 +58,7 @@ def demo(quick: bool) -> None:
 
 def run(command: list[str], environment: Mapping[str, str] = os.environ) -> None:
     if subprocess.run(command, env=environment).returncode:
-        raise DemoFailed(f"{' '.join(command)} failed; fix: see its message above")
+        raise KitError(f"{' '.join(command)} failed", "see its message above")
 
 
 def seeing(folder: Path, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -89,7 +86,7 @@ def copied_tree(name: str) -> Path:
     """A fresh copy of Caffe's source: the original is never written to."""
     source = os.environ.get("CAFFE_ROOT", "")
     if not Path(source, "src", "caffe").is_dir():
-        raise DemoFailed("there is no source of Caffe; fix: set CAFFE_ROOT to a checkout")
+        raise KitError("there is no source of Caffe", "set CAFFE_ROOT to a checkout")
     folder = Path(os.environ.get("CAFFE_L1_WORK", str(OUTPUT))) / "demo" / name
     shutil.rmtree(str(folder), ignore_errors=True)
     shutil.copytree(os.path.realpath(source), str(folder), symlinks=True, ignore=NOT_COPIED)
@@ -100,7 +97,7 @@ def patched_tree() -> Path:
     tree = copied_tree("patched")
     check = subprocess.run([*APPLY, "check", str(tree)], stdout=subprocess.PIPE)
     if check.returncode:
-        raise DemoFailed("check refused the tree; fix: see its message above")
+        raise KitError("check refused the tree", "see its message above")
     print(check.stdout.decode("utf-8", "replace").splitlines()[-1])
     run([*APPLY, "apply", str(tree)])
     run([*APPLY, "runtest", "--quick", "--write-config", str(tree)])
@@ -115,7 +112,7 @@ def make_pycaffe(tree: Path) -> None:
         failed = subprocess.run(["make", "-C", str(tree), f"-j{os.cpu_count() or 1}", "pycaffe"],
                                 stdout=file, stderr=subprocess.STDOUT).returncode
     if failed:
-        raise DemoFailed(str(diagnose(log.read_text("utf-8", "replace"), str(log), "make pycaffe")))
+        raise diagnose(log.read_text("utf-8", "replace"), str(log), "make pycaffe")
 
 
 def train(route: str, environment: Mapping[str, str], *plugin: str) -> dict:
@@ -140,7 +137,7 @@ def report(results: list[dict]) -> None:
     print(f"picture: {file}")
     problem = engel.verdict(results, optimum)
     if problem:
-        raise DemoFailed(problem)
+        raise KitError(problem)
     print("every L1 route is within 1 % of the optimum, and they agree to 1e-4"
           if len(results) > 1 else "the Python layer is within 1 % of the optimum")
     print("next: scripts/doctor.py says which routes work on your machine; the quick starts in "

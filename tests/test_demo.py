@@ -170,9 +170,9 @@ def test_a_tree_with_letters_that_are_not_utf_8(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("CAFFE_L1_WORK", str(tmp_path / "work"))
 
     def stop(command, environment=None):
-        raise demo.DemoFailed("far enough")
+        raise demo.KitError("far enough")
 
     monkeypatch.setattr(demo, "run", stop)
-    with pytest.raises(demo.DemoFailed, match="far enough"):
+    with pytest.raises(demo.KitError, match="far enough"):
         demo.patched_tree()
     assert capsys.readouterr().out == "apply would change 6 files: 5 created, 1 edited\n"

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from caffe_l1 import cli
 from caffe_l1.route import files
-from caffe_l1.route.errors import Problem, place
 from caffe_l1.route.layer import ROUTES
 from caffe_l1.route.switch import switch
+from caffe_l1.route.text_format import Problem, place
 from environment import REPO
 
 NETS = [net for net in sorted((REPO / "prototxt").glob("*.prototxt")) if net.stem != "solver"]

@@ -9,9 +9,9 @@ from pathlib import Path
 from ..common.diff import unified_diff
 from ..common.errors import one_line
 from . import files
-from .errors import Problem, place
 from .layer import ROUTES
 from .switch import Switched, switch
+from .text_format import Problem, place
 
 EPILOG = """\
 python: a layer of type Python, module l1_loss_layer; plugin: type L1Loss with python_param;

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..common.errors import KitError
 from ..common.folder import write_file
-from .errors import Problem
+from .text_format import Problem
 
 
 def read(path: Path) -> bytes:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any, Iterator, NamedTuple
 
 from . import options
-from .errors import Problem
 from .options import Options
-from .text_format import Field, Token
+from .text_format import Field, Problem, Token
 
 ROUTES = ("python", "plugin", "native")
 # A solver may hold its nets.

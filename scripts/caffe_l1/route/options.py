@@ -14,8 +14,7 @@ from typing import Any, Callable, Collection, Dict
 
 from ..common.untrusted import not_a_number
 from ..patch.payload import MESSAGE, PATCH
-from .errors import Problem
-from .text_format import Field
+from .text_format import Field, Problem
 
 Options = Dict[str, Any]  # a str, int, float or bool by its name, in the order of the net
 

@@ -11,10 +11,9 @@ import re
 from typing import List, NamedTuple, Tuple
 
 from . import options
-from .errors import Problem
 from .layer import Layer, layers
 from .options import Options
-from .text_format import Field, parse
+from .text_format import Field, Problem, parse
 
 Edits = List[Tuple[int, int, bytes]]
 BLOCKS = {"python": b"python_param", "plugin": b"python_param", "native": b"l1_loss_param"}

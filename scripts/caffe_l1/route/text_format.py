@@ -10,8 +10,6 @@ from __future__ import annotations
 import re
 from typing import Iterator, NamedTuple, TypeVar
 
-from .errors import Problem
-
 T = TypeVar("T", list, bytes, str)
 DEPTH = 100
 TOKEN = re.compile(rb"""[ \t\r\n\v\f]*(?:
@@ -33,6 +31,21 @@ CLOSING = {b"{": b"}", b"<": b">"}
 NOT_A = {list: "has no brackets; fix: write { } around its fields",
          bytes: "is not a string; fix: put it in quotes",
          str: "is not a word or a number; fix: remove its quotes or brackets"}
+
+
+class Problem(Exception):
+    """What is wrong and what to do, in one line, and the byte where that is, if it is in a net."""
+
+    def __init__(self, text: str, offset: int | None = None) -> None:
+        super().__init__(text)
+        self.offset = offset
+
+
+def place(data: bytes, offset: int) -> tuple[int, int]:
+    """Line and column, from 1, as editors count them: in characters."""
+    before = data[:offset]
+    start = before.rfind(b"\n") + 1
+    return before.count(b"\n") + 1, len(before[start:].decode("utf-8", "replace")) + 1
 
 
 class Token(NamedTuple):

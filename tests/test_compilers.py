@@ -1,7 +1,6 @@
-"""The layer compiles without a warning in every standard of C++ and with other compilers.
+"""The layer compiles without a warning in every standard of C++.
 
-What a wider set of compilers said (GCC 10, 12 and 14, clang 11 and 14 to 19, aarch64) stands in
-tests/compilers.md.
+tests/compilers.md says what other compilers made of it.
 """
 
 from __future__ import annotations

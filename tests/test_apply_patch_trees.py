@@ -15,7 +15,8 @@ from build_alone import PASSED, build_alone, run
 from caffe_l1.common.tree import open_tree
 from caffe_l1.patch.naming import Naming
 from caffe_l1.patch.payload import fit
-from patch_support import CAFFE, PROTO, contents, edit, kit, make_checkout
+from environment import REPO
+from patch_support import CAFFE, PROTO, SOURCES, contents, edit, kit, make_checkout
 
 
 def patch_build_test_revert(
@@ -171,6 +172,14 @@ BLOCK = b"""#define L1_LOSS_BASE_HEADER "x"
 #define L1_LOSS_HAS_SHAPES 7
 #define L1_LOSS_HAS_PARAM_STR 7
 """
+
+
+def test_the_block_of_the_header_is_that_of_the_trees_fields(tmp_path):
+    header = (REPO / "caffe_patch" / SOURCES[0]).read_text()
+    macros = set(re.findall(r"(?m)^#define L1_LOSS_(HAS_\w+) 1$", header))
+    fields = vars(open_tree(str(make_checkout(tmp_path / "caffe"))))
+    assert macros == {name.upper() for name in fields if name.startswith("has_")}
+    assert macros == set(re.findall(r"L1_LOSS_(HAS_\w+)", BLOCK.decode()))
 
 
 def test_the_block_of_defines_says_what_differs_between_trees(tmp_path):

@@ -29,8 +29,8 @@ def build(tree: Path, binary: Path, *flags: str) -> None:
     sources = [KIT / "layers" / "l1_loss_layer.cpp", KIT / "test" / "test_l1_loss_layer.cpp",
                tree / "src" / "caffe" / "test" / "test_caffe_main.cpp",
                tree / "src" / "gtest" / "gtest-all.cpp"]
-    includes = [tree / "include", tree / "src", tree / ".build_release" / "src",
-                Path("/usr/include/hdf5/serial")]
+    includes = [KIT.parents[1] / "include", tree / "include", tree / "src",
+                tree / ".build_release" / "src", Path("/usr/include/hdf5/serial")]
     done = subprocess.run(
         ["g++", "-std=c++11", "-g", "-DCPU_ONLY", "-DUSE_HDF5", *flags,
          *(f"-I{folder}" for folder in includes), *map(str, sources),

@@ -11,6 +11,7 @@ from pathlib import Path
 import caffe
 import numpy as np
 import oracle
+import param_str_cases
 import pytest
 from environment import REPO, seeing
 
@@ -303,8 +304,8 @@ def test_bottoms_are_not_written(make_loss_net):
         ([(2, 3, 4), (2, 3, 4), (5,)], {}, "weights (5,) do not match predictions (2, 3, 4); fix: "
          "every axis of the weights must equal that of the predictions or be 1, from the first "
          "axis on"),
-        ([(2, 3), (2, 3)], {"reductoin": "MEAN"}, 'unknown option "reductoin"; allowed: reduction, '
-         "axis, ignore_label, ignore_nonfinite_target"),
+        ([(2, 3), (2, 3)], {"reductoin": "MEAN"},
+         f'unknown option "reductoin"; {param_str_cases.NAMES}'),
         ([(2, 3), (2, 3)], {"reduction": "MAEN"}, 'option "reduction" is "MAEN"; allowed: '
          + ", ".join(REDUCTIONS)),
         ([(2, 3), (2, 3)], {"axis": 1}, 'option "axis" needs "reduction": "NONE", not "BATCHMEAN"'),

@@ -99,10 +99,23 @@ def fresh(home: Path, **variables: str) -> dict:
     return dict(own, HOME=str(home), **variables)
 
 
+def assert_reaches_compiler_and_linker(lines: str, caffe: Path, config: Path) -> None:
+    config.write_text((caffe / "Makefile.config").read_text() + lines)
+    command = ["make", "-n", "-W", "src/caffe/blob.cpp", f"CONFIG_FILE={config}", "lib"]
+    done = subprocess.run(command, cwd=str(caffe), stdout=subprocess.PIPE, text=True, check=True)
+    [compiled] = re.findall(r"g\+\+ src/caffe/blob\.cpp .*", done.stdout)
+    [linked] = re.findall(r"g\+\+ -shared .*", done.stdout)
+    assert all("-fopenmp" in line for line in (compiled, linked))
+
+
 @pytest.mark.parametrize("language, text", to_run())
 def test_a_snippet_works_as_it_stands(language, text, kit, caffe_of, tmp_path, request):
     if text.startswith("layer {"):
         assert loss_of(text, kit, tmp_path, request) == 3
+        return
+    if language == "make":
+        assert_reaches_compiler_and_linker(text, request.getfixturevalue("native_caffe").parent,
+                                           tmp_path / "Makefile.config")
         return
     caffe_of(text, tmp_path / "caffe")
     script = f"{by_first_words(BEFORE, text)}\n{text}"

@@ -24,8 +24,7 @@ from route_nets import REDUCTIONS, drawn_nets
 from test_param_str import c_escaped
 
 FUZZ = settings(deadline=None, max_examples=200, suppress_health_check=list(HealthCheck))
-DEFAULTS = {"reduction": "BATCHMEAN", "axis": None, "ignore_label": None,
-            "ignore_nonfinite_target": False}
+DEFAULTS = l1_loss.DEFAULTS._asdict()
 
 
 @pytest.fixture(scope="session")

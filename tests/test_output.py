@@ -29,7 +29,7 @@ CASES = {
     "apply_patch wrong": (["apply_patch.py", "aply", "caffe"], 2, None),
     "build_plugin": (["build_plugin.py", "-o", "plugin.so"], 0, "plugin.so"),
     "build_plugin refused": (["build_plugin.py", "-o", "none/plugin.so"], 1, None),
-    "doctor": (["doctor.py", "--python", "/nowhere", "caffe"], 0, None),
+    "doctor": (["doctor.py", "--python", "/nowhere", "caffe"], 1, None),
     "switch_route": (["switch_route.py", "net.prototxt", "--to", "python", "--in-place"], 0, None),
     "switch_route refused": (["switch_route.py", "none.prototxt", "--to", "python"], 1, None),
     "benchmark": (["benchmark.py", "--markdown", str(SCRIPTS / "benchmarks/figures.json")], 0,

@@ -135,7 +135,7 @@ def test_the_wheel_holds_the_kit_as_a_checkout_lays_it_out(wheel, source):
     modules = [*(source / "python_layer").glob("*.py"), (source / "scripts" / "caffe_l1")]
     expected |= {f"caffe_l1_loss/{path.relative_to(source).as_posix()}"
                  for folder in modules for path in [folder, *folder.rglob("*")]
-                 if path.suffix in (".py", ".cpp", ".map")}
+                 if path.suffix in (".py", ".hpp", ".cpp", ".map")}
     stubs = {f"{module}-stubs/{file}" for file in ("__init__.pyi", "py.typed")
              for module in ("l1_loss", "l1_loss_layer", "l1_loss_net_spec", "l1_loss_plugin")}
     assert names_in(wheel) == expected | stubs

@@ -31,26 +31,18 @@ Keras, it divides by the weights after they are broadcast.
 
 import functools
 import itertools
-import json
-import numbers
-import operator
-import re
 import threading
-from collections import namedtuple
 
 import numpy as np
+from l1_loss_checks import REDUCTIONS, Options, check_options, check_shapes, prefix, product
 
 __all__ = ["REDUCTIONS", "l1_loss", "l1_loss_grad"]
 
 # Elements. Large enough to hide the cost of a numpy call, small enough for the cache.
 BLOCK = 131072
-REDUCTIONS = ("BATCHMEAN", "MEAN", "SUM", "VALID_MEAN", "WEIGHTED_MEAN", "NONE")
 INFINITY = float("inf")
 _DOUBLE = np.dtype(np.float64)
 _ONES = np.ones(BLOCK)  # a sum by dot takes a third of the time of np.sum
-
-Options = namedtuple("Options", "reduction axis ignore_label ignore_nonfinite_target")
-DEFAULTS = Options("BATCHMEAN", None, None, False)
 
 
 def l1_loss(x, y, weight=None, reduction="BATCHMEAN", axis=None, ignore_label=None,
@@ -119,149 +111,6 @@ def _label(dtype, number):
         return float(dtype.type(number))
 
 
-# Options and shapes: what a user can get wrong. Each check raises a ValueError without saying who
-# asks.
-
-
-def prefix(error, who):
-    """Put who asks in front of the line of the error."""
-    error.args = ("%s: %s" % (who, error.args[0]),)
-
-
-class _Number(float):
-    """A number of a param_str, which knows how it was written."""
-
-    def __init__(self, text):
-        self.text = text
-
-
-class _Integer(_Number):
-    """One without fraction and exponent; a float, because it may have any number of digits."""
-
-
-numbers.Integral.register(_Integer)
-
-
-class _Object(tuple):
-    """The names and values of a JSON object, in order."""
-
-
-def read_options(param_str):
-    """Return the Options of a param_str: L1LossParameter in protobuf's JSON form, or nothing."""
-    given = {}
-    for written, value in _read_object(param_str.strip(" \t\r\n") or "{}"):
-        name = _SPELLINGS.get(written)
-        if name is None:
-            raise ValueError("unknown option %s; allowed: %s"
-                             % (json.dumps(written), ", ".join(Options._fields)))
-        if name in given:
-            raise ValueError('option "%s" is given twice; fix: give it once' % name)
-        given[name] = value
-    return check_options(DEFAULTS._replace(**given))
-
-
-def _camel_case(name):
-    return re.sub("_([a-z])", lambda match: match.group(1).upper(), name)
-
-
-_SPELLINGS = {spell(name): name for name in Options._fields for spell in (str, _camel_case)}
-
-
-def _read_object(text):
-    try:
-        found = json.loads(text, parse_int=_Integer, parse_float=_Number, object_pairs_hook=_Object,
-                           parse_constant=int)  # int("NaN") raises ValueError
-    except (ValueError, RuntimeError):  # RuntimeError: nested too deep
-        found = None
-    if not isinstance(found, _Object):
-        raise ValueError('param_str is not valid JSON; allowed: an object such as '
-                         '{"reduction": "MEAN"}')
-    return found
-
-
-def check_options(options):
-    """Return the Options with the default for each None, or raise ValueError."""
-    options = Options(*[d if o is None else o for o, d in zip(options, DEFAULTS)])
-    reduction, axis, label, nonfinite = options
-    _allow("reduction", reduction, reduction in REDUCTIONS, ", ".join(REDUCTIONS))
-    _allow("axis", axis, axis is None or _is(axis, numbers.Integral) and -2**31 <= axis < 2**31,
-           "an integer")
-    _allow("ignore_label", label, label is None or _is(label, numbers.Real) and _is_finite(label),
-           "a finite number")
-    _allow("ignore_nonfinite_target", nonfinite, isinstance(nonfinite, (bool, np.bool_)),
-           "true or false")
-    if axis is not None and reduction != "NONE":
-        raise ValueError('option "axis" needs "reduction": "NONE", not "%s"' % reduction)
-    return options._replace(axis=None if axis is None else int(axis),
-                            ignore_label=None if label is None else float(label))
-
-
-def _is(value, kind):
-    return isinstance(value, kind) and not isinstance(value, bool)
-
-
-def _is_finite(number):
-    try:
-        return abs(float(number)) < INFINITY
-    except OverflowError:  # an int of Python may have any number of digits
-        return False
-
-
-def _allow(name, value, good, allowed):
-    if not good:
-        raise ValueError('option "%s" is %s; allowed: %s' % (name, _shown(value), allowed))
-
-
-def _shown(value):
-    if isinstance(value, _Number):
-        return value.text
-    if isinstance(value, (dict, _Object)):
-        return "{...}"
-    if isinstance(value, (list, tuple)):
-        return "[...]"
-    return json.dumps(value.item() if isinstance(value, np.generic) else value, default=str)
-
-
-def check_shapes(options, x, y, weight=()):
-    """Return the shape of the loss for the shapes of x, y and weight, or raise ValueError."""
-    if not x:
-        raise ValueError("predictions () have no axes; fix: give them at least one, the batch")
-    if x[:1] != y[:1] or not (_merges(x, y) or _merges(y, x)):
-        raise ValueError("predictions %s and targets %s do not match; fix: give both the same "
-                         "shape, or one with neighbouring axes of the other merged" % (x, y))
-    if not _broadcasts(weight, x):
-        raise ValueError("weights %s do not match predictions %s; fix: every axis of the weights "
-                         "must equal that of the predictions or be 1, from the first axis on"
-                         % (weight, x))
-    if options.reduction != "NONE":
-        return ()
-    axis = options.axis
-    if axis is not None and not -len(x) <= axis < len(x):
-        raise ValueError('option "axis" is %d; allowed: %d to %d for predictions of shape %s'
-                         % (axis, -len(x), len(x) - 1, x))
-    return x[:axis]
-
-
-def _merges(fine, coarse):
-    """Tell whether merging neighbours in the shape fine gives coarse, but for axes of length 1."""
-    fine, coarse = [n for n in fine if n != 1], [n for n in coarse if n != 1]
-    # How many axes of fine can make up the axes of coarse so far: with zeros, there are several.
-    ends = {0}
-    for length in coarse:
-        ends = {j + 1 for i in ends for j in range(i, len(fine))
-                if _product(fine[i:j + 1]) == length}
-    return len(fine) in ends
-
-
-def _broadcasts(weight, x):
-    padded = x + (1,) * (len(weight) - len(x))
-    return all(n in (1, m) for n, m in zip(weight, padded))
-
-
-def _product(shape):
-    return functools.reduce(operator.mul, shape, 1)
-
-
 # The mathematics. The inputs are x, y and perhaps the weights. They fit (check_shapes), are not
 # empty, C-contiguous and of one dtype. Where nothing leaves the range of float, and no weight makes
 # terms cancel, the terms are floats; all else is in double.
@@ -319,7 +168,7 @@ def divisor(options, x, y, weight=None):
     if options.reduction == "SUM":
         return 1
     if options.reduction == "NONE":
-        return 1 if options.axis is None else _product(x.shape[options.axis:])
+        return 1 if options.axis is None else product(x.shape[options.axis:])
     return _counted(options, x, y, np.ones(1, x.dtype) if weight is None else weight)
 
 
@@ -392,7 +241,7 @@ def _sums(rows, options, x, y, weight=None):
 
 
 def _add(rows, terms):
-    if rows and terms.size == _product(rows):
+    if rows and terms.size == product(rows):
         return terms.reshape(rows)
     if rows:
         return np.add.reduce(terms.reshape(rows + (-1,)), -1, _DOUBLE)
@@ -413,7 +262,7 @@ def _aligned(rows, x, y, weight=None):
     A row is what is summed into one element of top. Axes are merged where no weight is broadcast.
     """
     if weight is None or weight.size == x.size:
-        rows = rows and (_product(rows),)
+        rows = rows and (product(rows),)
         shape = rows + (-1,)
     else:
         shape = x.shape

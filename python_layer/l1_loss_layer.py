@@ -18,6 +18,7 @@ import warnings
 
 import caffe
 import l1_loss
+import l1_loss_checks
 import numpy as np
 
 # What fills a top that was empty when Caffe wrote its loss_weight there, where nobody can say what
@@ -44,7 +45,7 @@ class L1LossLayer(caffe.Layer):
         self.indices = range(len(bottom))
         # A Caffe of 2015 has it with an underscore.
         param_str = getattr(self, "param_str", None) or getattr(self, "param_str_", "")
-        self.options = _checked(self, l1_loss.read_options, param_str)
+        self.options = _checked(self, l1_loss_checks.read_options, param_str)
 
     def reshape(self, bottom, top):
         self.arrays = arrays = [_array(bottom[i]) for i in self.indices]
@@ -55,7 +56,7 @@ class L1LossLayer(caffe.Layer):
             self.loss_weight = float(diff.flat[0]) if (diff == diff.flat[0]).all() else 0.0
         if shapes == self.shapes:
             return
-        top_shape = _checked(self, l1_loss.check_shapes, self.options, *shapes)
+        top_shape = _checked(self, l1_loss_checks.check_shapes, self.options, *shapes)
         if 0 in top_shape:
             # Caffe reads the data of an empty top, and aborts if there was never any.
             top[0].reshape(1)
@@ -198,7 +199,7 @@ def _checked(layer, check, *arguments):
     try:
         return check(*arguments)
     except ValueError as error:
-        l1_loss.prefix(error, _who(layer))
+        l1_loss_checks.prefix(error, _who(layer))
         if sys._getframe(1).f_back is None:
             sys.stderr.write("%s\n" % error)
         raise

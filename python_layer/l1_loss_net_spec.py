@@ -12,7 +12,7 @@ import json
 
 from caffe import layers
 from caffe.proto import caffe_pb2
-from l1_loss import DEFAULTS, Options, check_options, prefix
+from l1_loss_checks import DEFAULTS, Options, check_options, prefix
 
 
 def l1_loss(prediction, target, weight=None, route="python", loss_weight=1, **given):

@@ -8,6 +8,7 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import l1_loss as mathematics
+import l1_loss_checks
 import numpy as np
 import oracle
 import pytest
@@ -553,13 +554,13 @@ def test_predictions_without_axes_are_refused():
 @pytest.mark.parametrize(("param_str", "expected"), CASES, ids=[c[0][:60] for c in CASES])
 def test_a_param_str_means_or_is_refused_as_listed(param_str, expected):
     if isinstance(expected, dict):
-        options = mathematics.read_options(param_str)
-        assert options == mathematics.DEFAULTS._replace(**expected)
+        options = l1_loss_checks.read_options(param_str)
+        assert options == l1_loss_checks.DEFAULTS._replace(**expected)
         types = (str, (int, type(None)), (float, type(None)), bool)
         assert all(type(a) in np.atleast_1d(t) for a, t in zip(options, types))
     else:
         with pytest.raises(ValueError) as error:
-            mathematics.read_options(param_str)
+            l1_loss_checks.read_options(param_str)
         assert str(error.value) == expected
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import oracle
 import pytest
 from environment import REPO
-from l1_loss import DEFAULTS
+from l1_loss_checks import DEFAULTS
 from param_str_cases import CASES
 
 FOLDER = REPO / "python_layer"
@@ -49,11 +49,11 @@ print(done)
 READ = """
 import json, sys
 sys.path[:0] = sys.argv[1:3]
-import l1_loss
+import l1_loss_checks
 
 def read(param_str):
     try:
-        return l1_loss.read_options(param_str)._asdict()
+        return l1_loss_checks.read_options(param_str)._asdict()
     except ValueError as error:
         return error.args[0]
 

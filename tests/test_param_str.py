@@ -7,7 +7,7 @@ import os
 import random
 import subprocess
 
-import l1_loss
+import l1_loss_checks
 import pytest
 from caffe_l1.plugin import build, installed
 from environment import REPO, seeing
@@ -70,7 +70,7 @@ def reader(tmp_path_factory) -> str:
     return str(folder / "reader")
 
 
-def read_in_cpp(reader: str, param_strs: list[str]) -> list[l1_loss.Options | str]:
+def read_in_cpp(reader: str, param_strs: list[str]) -> list[l1_loss_checks.Options | str]:
     """The options that the plugin reads, or its error."""
     given = b"".join(b"%d\n%s" % (len(data), data) for data in
                      (text.encode("utf-8", "surrogatepass") for text in param_strs))
@@ -84,13 +84,13 @@ def read_in_cpp(reader: str, param_strs: list[str]) -> list[l1_loss.Options | st
     return [options(json.loads(said[1:])) if said.startswith("=") else said for said in results]
 
 
-def options(given: dict) -> l1_loss.Options:
-    return l1_loss.DEFAULTS._replace(**given)
+def options(given: dict) -> l1_loss_checks.Options:
+    return l1_loss_checks.DEFAULTS._replace(**given)
 
 
-def read_in_python(param_str: str) -> l1_loss.Options | str:
+def read_in_python(param_str: str) -> l1_loss_checks.Options | str:
     try:
-        return l1_loss.read_options(param_str)
+        return l1_loss_checks.read_options(param_str)
     except ValueError as error:
         return str(error)
 
@@ -159,18 +159,18 @@ def test_random_texts_mean_the_same_to_both_readers(reader):
     accepted = 0
     for text, python, cpp in zip(texts, expected, read_in_cpp(reader, texts)):
         assert python == cpp or axis_alone(python, cpp), (seed, text)
-        accepted += isinstance(cpp, l1_loss.Options)
+        accepted += isinstance(cpp, l1_loss_checks.Options)
     print(f"seed {seed}: {count} param_strs, {accepted} accepted, 0 differ")
     assert accepted > count / 50
 
 
-def axis_alone(python: l1_loss.Options | str, cpp: l1_loss.Options | str) -> bool:
+def axis_alone(python: l1_loss_checks.Options | str, cpp: l1_loss_checks.Options | str) -> bool:
     """The plugin checks later, with loss_param, that axis has its reduction."""
-    return (isinstance(cpp, l1_loss.Options) and cpp.axis is not None
+    return (isinstance(cpp, l1_loss_checks.Options) and cpp.axis is not None
             and cpp.reduction != "NONE" and str(python).startswith('option "axis" needs'))
 
 
 def test_the_list_of_cases_has_every_option_right_and_wrong():
-    for name in l1_loss.Options._fields:
+    for name in l1_loss_checks.Options._fields:
         assert any(name in expected for _, expected in ACCEPTED), name
         assert any(f'option "{name}" is ' in expected for _, expected in REFUSED), name

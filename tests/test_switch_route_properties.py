@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import l1_loss
+import l1_loss_checks
 import pytest
 from caffe_l1 import cli
 from caffe_l1.patch.naming import Naming
@@ -24,7 +24,7 @@ from route_nets import REDUCTIONS, drawn_nets
 from test_param_str import c_escaped
 
 FUZZ = settings(deadline=None, max_examples=200, suppress_health_check=list(HealthCheck))
-DEFAULTS = l1_loss.DEFAULTS._asdict()
+DEFAULTS = l1_loss_checks.DEFAULTS._asdict()
 
 
 @pytest.fixture(scope="session")
@@ -146,7 +146,7 @@ def options_of(layer, route: str) -> dict:
         if "reduction" in found:
             found["reduction"] = REDUCTIONS[found["reduction"]]
         return {**DEFAULTS, **found}
-    return l1_loss.read_options(layer.python_param.param_str)._asdict()
+    return l1_loss_checks.read_options(layer.python_param.param_str)._asdict()
 
 
 def rest(data: bytes, caffe_pb2) -> str:

@@ -125,6 +125,6 @@ def merged(own: Options, loss_param: Options, offset: int) -> Options:
         if own.get(name, value) != value:
             raise Problem(
                 f'option "{name}" is {checks.shown(own[name])}, but loss_param says '
-                f"{checks.shown(value)}, which L1Loss reads and a Python layer does not; fix: remove "
-                "it from loss_param", offset)
+                f"{checks.shown(value)}, which L1Loss reads and a Python layer does not; fix: "
+                "remove it from loss_param", offset)
     return {**own, **loss_param}

@@ -149,7 +149,7 @@ def processor() -> str:
 
 
 def plot(result: dict, file: Path) -> None:
-    """By the Python of the sandbox, which has matplotlib."""
+    """Draw with the Python of the sandbox, which has matplotlib."""
     drawn = subprocess.run([*PYTHON, f"{PARTS}/plot.py"], input=json.dumps(result).encode(),
                            stdout=subprocess.PIPE)
     if drawn.returncode:

@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> int:
 
 
 def has_caffe() -> bool:
-    """With what else it needs."""
+    """Whether this Python has Caffe, and what else the demo needs."""
     try:
         import caffe
         import matplotlib  # noqa: F401

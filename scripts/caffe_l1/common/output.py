@@ -74,7 +74,7 @@ def over(raw: Lasting, before: TextIO | None) -> TextIO:
 
 
 def fill_closed() -> None:
-    """Else the next file that is opened, a log or a net, takes the place of a closed stream."""
+    """Open closed streams, or the next file opened, a log or a net, would take their place."""
     for number in (0, 1, 2):
         try:
             os.fstat(number)
@@ -83,7 +83,7 @@ def fill_closed() -> None:
 
 
 def to_nowhere(number: int) -> None:
-    """For children too, which then need not fail either."""
+    """Send what is written there to /dev/null, also for child processes."""
     nowhere = os.open(os.devnull, os.O_RDWR)
     if nowhere != number:
         os.dup2(nowhere, number)

@@ -23,7 +23,7 @@ def environment(folder: Path) -> dict[str, str]:
     """The environment of a shell in this folder, without such variables."""
     ours = {name: value for name, value in os.environ.items()
             if name not in STRAY and not name.startswith("GTEST_")}
-    # Else a Makefile that writes to $(PWD)/build would write where the user stands.
+    # A Makefile that writes to $(PWD)/build would otherwise write where the user stands.
     return {**ours, "PWD": str(folder.absolute())}
 
 

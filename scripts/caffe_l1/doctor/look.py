@@ -151,7 +151,7 @@ def library(python: str) -> Iterator[Finding]:
 
 
 def can_compile() -> bool:
-    """Where not, the findings about the tools say it."""
+    """Whether both tools are there; if not, the findings about them say so."""
     return bool(shutil.which("g++") and shutil.which("protoc"))
 
 

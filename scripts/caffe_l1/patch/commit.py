@@ -75,7 +75,7 @@ def interrupted(store: Store) -> str | None:
 
 
 def left_journal(store: Store) -> Journal | None:
-    """Of two there may be, the one by another name is an older kit's, which had moved nothing."""
+    """journal.staging is an older kit's: it counts only where there is no journal.json."""
     journal, staging = read_journal(store, JOURNAL), read_journal(store, STAGING)
     return journal or staging
 
@@ -131,7 +131,7 @@ def peek(folder: Folder, name: str) -> str | None:
 
 
 def found(store: Store, step: Step) -> str | None:
-    """The same of the target."""
+    """The hash of the target, None where nothing is."""
     folder = store.at(step.folder)
     return peek(folder, step.name) if folder else None
 

@@ -27,7 +27,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def named(text: str) -> str:
-    """Else a shell variable that is not set would name the working folder."""
+    """An unset shell variable gives an empty name, which would mean the working folder."""
     if not text:
         raise argparse.ArgumentTypeError("the name is empty")
     return text

@@ -84,10 +84,15 @@ def check_options(options):
     reduction, axis, label, nonfinite = options = Options(*[
         default if option is None else check_option(name, option)
         for name, option, default in zip(Options._fields, given, DEFAULTS)])
-    if axis is not None and reduction != "NONE":
-        raise ValueError('option "axis" needs "reduction": "NONE", not "%s"' % reduction)
+    check_axis(reduction, axis)
     return options._replace(axis=None if axis is None else int(axis),
                             ignore_label=None if label is None else float(label))
+
+
+def check_axis(reduction, axis):
+    """Raise ValueError for an axis of a loss that is no mean over axes."""
+    if axis is not None and reduction != "NONE":
+        raise ValueError('option "axis" needs "reduction": "NONE", not "%s"' % reduction)
 
 
 def check_option(name, value):

@@ -129,7 +129,7 @@ class Folder:
             os.mkdir(name, mode, dir_fd=self.handle)
         child = self.child(name)
         if child is None:
-            raise FileNotFoundError(errno.ENOENT, "was removed just now", self.path(name))
+            raise removed(self.path(name))
         try:
             if is_own(child.handle):
                 with self.named(name):
@@ -307,6 +307,10 @@ def write_file(path: Path, data: bytes, mode: int, old: bytes | None = None,
     folder.put(path.name, data, mode, old, new)
     with contextlib.suppress(OSError):  # the file is in its place
         folder.sync()
+
+
+def removed(path: str) -> FileNotFoundError:
+    return FileNotFoundError(errno.ENOENT, "was removed just now", path)
 
 
 def random_id() -> str:

@@ -31,6 +31,11 @@ def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
+def check_shape(value: Any, shape: Any) -> None:
+    if not fits(value, shape):
+        raise ValueError("it is not what a kit writes")
+
+
 def fits(value: Any, shape: Any) -> bool:
     """A shape is the pattern of a text, a type, a number, [the shape of each], {key: shape} for all
     keys, or (shape, another one)."""

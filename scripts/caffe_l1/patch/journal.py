@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..common.errors import RecordDamaged, WrongUsage
 from ..common.tree import PROTO
-from ..common.untrusted import HASH, TEXT, fits, parse_object
+from ..common.untrusted import HASH, TEXT, check_shape, parse_object
 from .naming import Naming, check_naming
 from .record import check_paths, parse_record, read_record
 from .store import FOLDER, RESTORE, Store
@@ -83,8 +83,7 @@ def read_journal(store: Store, name: str) -> Journal | None:
         return None
     try:
         fields = parse_object(data)
-        if not fits(fields, (SHAPE, SHAPE_OF_1)):
-            raise ValueError("it is not what a kit writes")
+        check_shape(fields, (SHAPE, SHAPE_OF_1))
         if fields.pop("format") == 1:
             fields.update(run="", type_name=type_name_of_1(fields["record"], store))
         steps = [Step(step["path"], step["old"], step["new"], fields["run"])

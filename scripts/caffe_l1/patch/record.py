@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 from .. import VERSION
 from ..common.errors import RecordDamaged, WrongUsage
-from ..common.untrusted import HASH, TEXT, fits, parse_object
+from ..common.untrusted import HASH, TEXT, check_shape, parse_object
 from .naming import Naming, check_naming
 from .payload import FOLDERS, may_be_ours
 from .proto_edit import Addition
@@ -83,8 +83,7 @@ def parse_record(data: bytes) -> Record:
         if type(number) is int and number > FORMAT:
             newer = f"was written by a newer kit (format {number}, kit {VERSION} knows {FORMAT})"
             raise RecordDamaged(newer, "use the kit that wrote it", where)
-        if not fits(fields, SHAPE):
-            raise ValueError("it is not what a kit writes")
+        check_shape(fields, SHAPE)
         del fields["format"]
         files = [FileRecord(**file) for file in fields.pop("files")]
         record = Record(files=files, **fields)

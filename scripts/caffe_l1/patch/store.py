@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Callable, Iterator, TypeVar
 
 from ..common.errors import KitError, RecordDamaged, Refused
-from ..common.folder import NEW, Folder, NotAFile, NotAFolder, is_own, no_umask, open_root
+from ..common.folder import NEW, Folder, NotAFile, NotAFolder, is_own, no_umask, open_root, removed
 
 FOLDER = ".l1loss-kit"
 LOCK, RECORD, JOURNAL, STAGING = "lock", "record.json", "journal.json", "journal.staging"
@@ -169,7 +169,7 @@ class Store:
             return None
         where = folder.path(name)
         if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
-            raise RecordDamaged("is a link, or not a file", RESTORE, where)
+            raise RecordDamaged(NotAFile(where).problem, RESTORE, where)
         if not self.trusts(status):
             foreign = f"belongs to user {status.st_uid}, neither to you nor to the tree's owner"
             raise RecordDamaged(foreign, f"chown it, or {RESTORE}", where)
@@ -209,7 +209,7 @@ class Store:
 
 def present(folder: Folder | None, path: str) -> Folder:
     if folder is None:
-        raise FileNotFoundError(errno.ENOENT, "was removed just now", path)
+        raise removed(path)
     return folder
 
 

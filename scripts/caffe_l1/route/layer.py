@@ -86,8 +86,9 @@ def read(layer: Field, comments: list[Token]) -> Layer:
 
 
 def check_axis(own: Options, block: Field) -> None:
-    reduction = own.get("reduction", options.REDUCTIONS[0])
-    if "axis" in own and reduction != "NONE":
+    try:
+        options.checks.check_axis(own.get("reduction", options.REDUCTIONS[0]), own.get("axis"))
+    except ValueError as error:
         place = next(field.start for field in block.get(list)
                      if field.name in ("axis", "param_str"))
-        raise Problem(f'option "axis" needs "reduction": "NONE", not "{reduction}"', place)
+        raise Problem(str(error), place) from None

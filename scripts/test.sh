@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # All tests, on a real Caffe: sets up what they need, then runs them.
 #
-#   scripts/test.sh                      everything, about half an hour on 2 cores
+#   scripts/test.sh                      everything, about 20 minutes on 2 cores
 #   scripts/test.sh --sanitize           the native layer under sanitizers and valgrind alone
 #   scripts/test.sh tests/test_math.py   what pytest is to run; any of its arguments
 #   CAFFE_ROOT=/path scripts/test.sh     with your own built checkout of Caffe and your own Python

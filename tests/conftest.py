@@ -31,6 +31,14 @@ def pytest_runtest_makereport(item, call):
         report.longrepr = f"skipped in CI, where nothing may be: {report.longrepr}"
 
 
+LONGEST = ("test_apply_patch_faults.py", "test_memory_safety.py", "test_runtest.py")
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files first: else one process is left with them alone at the end."""
+    items.sort(key=lambda item: os.path.basename(str(item.fspath)) not in LONGEST)
+
+
 @pytest.fixture
 def say(request):
     """What a test has counted or measured, shown at the end of the run."""

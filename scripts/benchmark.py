@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """How fast the L1 loss is, beside others and beside what the memory allows.
 
-One thread, medians of interleaved repetitions, everything in one run. Runs in the sandbox; with
-CAFFE_ROOT set, on a copy of that checkout. PyTorch is compared where --torch names a Python that
-has it (scripts/test.sh installs one, which is found by itself).
+Medians of interleaved repetitions, everything in one run, on one thread; with --threads, what has
+threads of its own on several. Runs in the sandbox; with CAFFE_ROOT set, on a copy of that checkout.
+PyTorch is compared where --torch names a Python that has it (scripts/test.sh installs one, which is
+found by itself).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import re
 import subprocess
 import sys
 import time
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -42,16 +44,14 @@ def main(arguments: list[str]) -> int:
         return print_markdown(options.markdown)
     workers = make_workers(options.torch)
     rows = []
-    for dtype in ("float32", "float64"):
-        for count in options.counts:
-            print(f"benchmark: {count:,} x {dtype}", file=sys.stderr)
-            rows.append({"dtype": dtype, "count": count,
-                         "seconds": measure(workers, dtype, count, options.repetitions)})
-    errors = ask(workers[0], "errors", "L1Loss", ACCURACY_COUNT) if options.accuracy else None
-    memory = ask(workers[0], "memory", max(options.counts))
-    result = {"date": time.strftime("%Y-%m-%d"), "processor": processor(), "threads": 1,
-              "rows": rows, "relative_errors_of_1e8_floats": errors,
-              "bytes_beside_the_blobs": memory}
+    for dtype, threads, count in product(("float32", "float64"), options.threads, options.counts):
+        print(f"benchmark: {count:,} x {dtype}, {table.on(threads)}", file=sys.stderr)
+        rows.append({"dtype": dtype, "threads": threads, "count": count,
+                     "seconds": measure(workers, threads, dtype, count, options.repetitions)})
+    errors = ask(workers[0], 1, "errors", "L1Loss", ACCURACY_COUNT) if options.accuracy else None
+    memory = ask(workers[0], 1, "memory", max(options.counts))
+    result = {"date": time.strftime("%Y-%m-%d"), "processor": processor(), "rows": rows,
+              "relative_errors_of_1e8_floats": errors, "bytes_beside_the_blobs": memory}
     print(table.render(result))
     if options.json:
         options.json.write_text(json.dumps(result, indent=1) + "\n")
@@ -66,6 +66,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--markdown", metavar="FILE", type=Path,
                         help="measure nothing; print such a file as the table in scripts/README.md")
     parser.add_argument("--plot", metavar="FILE.png", type=new_file, help="draw time over size")
+    parser.add_argument("--threads", metavar="N", type=positive, nargs="+", default=[1],
+                        help="numbers of threads, each measured in turn (default: 1)")
     parser.add_argument("--counts", metavar="N", type=positive, nargs="+", default=COUNTS,
                         help="numbers of elements (default: 1,024 to 33,554,432)")
     parser.add_argument("--repetitions", metavar="N", type=positive, default=11)
@@ -123,21 +125,22 @@ def make_workers(torch: Path | None) -> list[list[str]]:
     return workers + ([[str(torch), worker, "torch", ""]] if torch else [])
 
 
-def measure(workers: list[list[str]], dtype: str, count: int, repetitions: int) -> dict:
+def measure(workers: list[list[str]], threads: int, dtype: str, count: int,
+            repetitions: int) -> dict:
     """Median seconds per call, by name and direction.
 
     One process after the other, since the memory that others hold slows them down.
     """
     seconds: dict = {}
     for worker in workers:
-        seconds.update(ask(worker, "measure", dtype, count, repetitions))
+        seconds.update(ask(worker, threads, "measure", dtype, count, repetitions))
     return seconds
 
 
-def ask(worker: list[str], method: str, *arguments: object) -> Any:
-    environment = dict(os.environ, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
-    done = subprocess.run([*worker, method, json.dumps(arguments)], stdout=subprocess.PIPE,
-                          env=environment)
+def ask(worker: list[str], threads: int, method: str, *arguments: object) -> Any:
+    environment = dict(os.environ, OPENBLAS_NUM_THREADS="1")
+    done = subprocess.run([*worker, str(threads), method, json.dumps(arguments)],
+                          stdout=subprocess.PIPE, env=environment)
     if done.returncode:
         sys.exit("benchmark: a measuring process failed; see its message above")
     return json.loads(done.stdout)

@@ -1,7 +1,7 @@
 """Make what the benchmark measures: `build.py FOLDER`.
 
-FOLDER/patched is a Caffe with the kit applied, built by its own Makefile with its own flags, -O2;
-FOLDER/stock holds the plugin for the Caffe that is installed. A harness lies in each.
+FOLDER/patched is a Caffe with the kit applied, built with OpenMP by its own Makefile with its own
+flags, -O2; FOLDER/stock holds the plugin for the Caffe that is installed. A harness lies in each.
 """
 
 from __future__ import annotations
@@ -40,11 +40,12 @@ def make_patched(source: Path, tree: Path) -> None:
     if not stamp.exists() or stamp.read_text() != digest():
         shutil.rmtree(tree, ignore_errors=True)
         shutil.copytree(str(source.resolve()), str(tree), symlinks=True)
+        environment = dict(os.environ, CXXFLAGS="-fopenmp", LINKFLAGS="-fopenmp")
         script = [sys.executable, str(HERE.parent / "apply_patch.py")]
         for command in ([*script, "apply", str(tree)],
                         [*script, "runtest", "--quick", "--write-config", str(tree)],
                         ["make", "-C", str(tree), f"-j{os.cpu_count() or 1}", "pycaffe"]):
-            if subprocess.run(command).returncode:
+            if subprocess.run(command, env=environment).returncode:
                 raise BuildFailed(f"{' '.join(command)} failed", "see its message above")
         stamp.write_text(digest())
     os.environ["CAFFE_ROOT"] = str(tree)

@@ -1,35 +1,63 @@
-"""Time over size, log-log: the benchmark's JSON on standard input, a PNG on standard output."""
+"""The benchmark's JSON on standard input, a PNG on standard output.
+
+Time over size; below it, if several numbers of threads were measured, speed over threads.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.table import DIRECTIONS, TITLES  # noqa: E402
+from benchmarks.table import DIRECTIONS, TITLES, largest, on  # noqa: E402
 
 STYLES = {"native": "-o", "python": "-s", "limit": "k:"}
 
 
 def main() -> None:
-    rows = [row for row in json.load(sys.stdin)["rows"] if row["dtype"] == "float32"]
-    figure = Figure(figsize=(12, 5), tight_layout=True)
-    axes = figure.subplots(1, 2, sharey=True)
-    for axis, direction in zip(axes, DIRECTIONS):
+    result = json.load(sys.stdin)
+    fewest, *more = rows = largest(result)
+    figure = Figure(figsize=(12, 10 if more else 5), tight_layout=True)
+    panels = figure.subplots(2 if more else 1, 2, sharey="row", squeeze=False)
+    draw_sizes(panels[0], [row for row in result["rows"] if row["dtype"] == "float32"
+                           and row["threads"] == fewest["threads"]])
+    if more:
+        draw_threads(panels[1], rows)
+    figure.savefig(sys.stdout.buffer, dpi=120, format="png")
+
+
+def draw_sizes(panels: Any, rows: list[dict]) -> None:
+    for axes, direction in zip(panels, DIRECTIONS):
         for name, title in TITLES.items():
             points = [(row["count"], row["seconds"][name][direction] * 1e3)
                       for row in rows if name in row["seconds"]]
             if points:
-                axis.loglog(*zip(*points), STYLES.get(name, "--"), label=title, markersize=4)
-        axis.set(title=f"{direction}, float, one thread", xlabel="elements")
-        axis.grid(True, which="major", alpha=0.3)
-    axes[0].set_ylabel("milliseconds")
-    axes[0].legend(fontsize=8)
-    figure.savefig(sys.stdout.buffer, dpi=120, format="png")
+                axes.loglog(*zip(*points), STYLES.get(name, "--"), label=title, markersize=4)
+        finish(axes, f"{direction}, float, {on(rows[0]['threads'])}", "elements")
+    panels[0].set_ylabel("milliseconds")
+
+
+def draw_threads(panels: Any, rows: list[dict]) -> None:
+    for axes, direction in zip(panels, DIRECTIONS):
+        for name in rows[-1]["seconds"]:
+            points = [(row["threads"], row["count"] / row["seconds"][name][direction] / 1e9)
+                      for row in rows]
+            axes.plot(*zip(*points), STYLES.get(name, "--"), label=TITLES[name], markersize=4)
+        axes.set_xticks([row["threads"] for row in rows])
+        axes.set_ylim(bottom=0)
+        finish(axes, f"{direction}, {rows[0]['count']:,} floats", "threads")
+    panels[0].set_ylabel("billion elements a second")
+
+
+def finish(axes: Any, title: str, along: str) -> None:
+    axes.set(title=title, xlabel=along)
+    axes.grid(True, which="major", alpha=0.3)
+    axes.legend(fontsize=8)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import compress
+
 DIRECTIONS = ("forward", "backward")
 # Bytes that a call moves for each element of 4 bytes, read and written, by what it must do:
 # ours reads x and y, and writes both gradients; the article's also goes through its buffer.
@@ -15,12 +17,13 @@ TITLES = {
 
 
 def render(result: dict) -> str:
-    lines = [f"{result['processor']}, {result['threads']} thread, {result['date']}; medians; "
+    lines = [f"{result['processor']}, {result['date']}; medians; "
              "ratios are times relative to the native layer, so 2.0x means: ours is twice as fast"]
-    for dtype in sorted({row["dtype"] for row in result["rows"]}):
-        rows = [row for row in result["rows"] if row["dtype"] == dtype]
+    for dtype, threads in sorted({(row["dtype"], row["threads"]) for row in result["rows"]}):
+        rows = [row for row in result["rows"]
+                if row["dtype"] == dtype and row["threads"] == threads]
         for direction in DIRECTIONS:
-            lines += ["", f"{direction}, {dtype}", *columns(rows, direction, dtype)]
+            lines += ["", f"{direction}, {dtype}, {on(threads)}", *columns(rows, direction, dtype)]
     lines += ["", *variants(result)]
     errors, beside = result["relative_errors_of_1e8_floats"], result["bytes_beside_the_blobs"]
     if errors:
@@ -31,19 +34,21 @@ def render(result: dict) -> str:
 
 
 def markdown(result: dict) -> str:
-    """The largest size in float, for scripts/README.md."""
-    row = largest(result)
-    lines = [f"| {row['count']:,} floats, {result['threads']} thread | forward | backward, both |",
-             "|---|---|---|"]
-    for name, title in TITLES.items():
-        if name in row["seconds"]:
-            own, native = row["seconds"][name], row["seconds"]["native"]
-            cells = [f"{own[way] * 1e3:.1f} ms ({own[way] / native[way]:.1f}x)"
-                     for way in DIRECTIONS]
-            lines.append(f"| {title} | {' | '.join(cells)} |")
+    """The largest size in float on each number of threads, for scripts/README.md."""
+    lines = []
+    for row in largest(result):
+        lines += [f"| {row['count']:,} floats, {on(row['threads'])} | forward | "
+                  "backward, both |", "|---|---|---|"]
+        for name, title in TITLES.items():
+            if name in row["seconds"]:
+                own, native = row["seconds"][name], row["seconds"]["native"]
+                cells = [f"{own[way] * 1e3:.1f} ms ({own[way] / native[way]:.1f}x)"
+                         for way in DIRECTIONS]
+                lines.append(f"| {title} | {' | '.join(cells)} |")
+        lines.append("")
     errors, beside = result["relative_errors_of_1e8_floats"], result["bytes_beside_the_blobs"]
     return "\n".join([
-        *lines, "",
+        *lines,
         f"{result['processor']}, {result['date']}; in brackets relative to the native layer. "
         "Error of the native layer at", f"100,000,000 floats: {errors['forward']:.0e} of the loss, "
         f"{errors['backward']:.0f} of the gradients. Memory beside the blobs: native "
@@ -61,15 +66,17 @@ def columns(rows: list, direction: str, dtype: str) -> list[str]:
         speed = native * row["count"] / seconds["native"] / 1e9
         lines.append([
             f"{row['count']:,}", duration(seconds["native"]), str(native), f"{speed:.1f}",
-            f"{seconds['native'] / seconds['limit']:.2f}x", ratio(seconds, "article"), str(article),
+            f"{seconds['native'] / seconds['limit']:.2f}x", ratio(seconds, "article"),
+            str(article) if "article" in seconds else "-",
             ratio(seconds, "plugin"), ratio(seconds, "euclidean"), ratio(seconds, "torch"),
             duration(seconds.get("python")), ratio(seconds, "numpy", "python")])
-    return align(lines)
+    measured = [set(column) != {"-"} for column in zip(*lines[1:])]
+    return align([list(compress(line, measured)) for line in lines])
 
 
 def variants(result: dict) -> list[str]:
     """What the options cost, at the largest size in float."""
-    row = largest(result)
+    row = largest(result)[0]
     lines = [["native, by option", "forward", "over plain", "backward", "over plain"]]
     for name, both in sorted(row["seconds"].items()):
         if name.startswith("native"):
@@ -80,9 +87,15 @@ def variants(result: dict) -> list[str]:
     return [f"{row['count']:,} elements, float32", *align(lines)]
 
 
-def largest(result: dict) -> dict:
-    return max((row for row in result["rows"] if row["dtype"] == "float32"),
-               key=lambda row: row["count"])
+def largest(result: dict) -> list[dict]:
+    """The rows of the largest size in float, by the number of threads."""
+    rows = [row for row in result["rows"] if row["dtype"] == "float32"]
+    size = max(row["count"] for row in rows)
+    return sorted((row for row in rows if row["count"] == size), key=lambda row: row["threads"])
+
+
+def on(threads: int) -> str:
+    return f"{threads} thread{'s' if threads > 1 else ''}"
 
 
 def ratio(seconds: dict, name: str, base: str = "native") -> str:

@@ -1,7 +1,8 @@
 """Measures in a process of its own, which prints one line of JSON.
 
-`worker.py patched|stock|torch FOLDER measure [DTYPE, COUNT, REPETITIONS]`, the list as JSON; or
-`patched FOLDER METHOD [ARGUMENTS]`, a method of Caffe.
+`worker.py patched|stock|torch FOLDER THREADS measure [DTYPE, COUNT, REPETITIONS]`, the list as
+JSON; or `patched FOLDER THREADS METHOD [ARGUMENTS]`, a method of Caffe. On several threads only
+what has threads of its own is measured.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import statistics
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Callable, Dict
 
@@ -42,9 +44,10 @@ layer {{ name: "loss" type: "Python" bottom: "x" bottom: "y" top: "loss" loss_we
 class Caffe:
     """Layers timed in C++ and in pycaffe, with the limits of this machine beside them."""
 
-    def __init__(self, kind: str, folder: str) -> None:
+    def __init__(self, kind: str, folder: str, threads: int) -> None:
         import caffe  # noqa: F401  (its libcaffe is the one that the harness is to find)
         self.is_stock = kind == "stock"
+        self.threads = threads
         if self.is_stock:
             import l1_loss_plugin
             l1_loss_plugin.load(os.path.join(folder, "plugin.so"))
@@ -64,6 +67,8 @@ class Caffe:
         self.make_bottoms(dtype, count)
         if self.is_stock:
             return {"plugin": self.layer("L1Loss")}
+        if self.threads > 1:
+            return {"native": self.layer("L1Loss"), "limit": self.limits(dtype, count)}
         timers = {name: self.layer("L1Loss", more) for name, more in VARIANTS.items()}
         timers["article"] = self.layer("L1LossArticle")
         timers["euclidean"] = self.layer("EuclideanLoss")
@@ -79,15 +84,28 @@ class Caffe:
                 "backward": lambda times: self.library.bench_backward(self.bench, index, times)}
 
     def limits(self, dtype: str, count: int) -> dict[str, Timer]:
-        """Reading both arrays, as fast as BLAS does; memcpy of both."""
+        """Reading both arrays, as fast as BLAS does; memcpy of both. Each thread has a part."""
         is_double = dtype == "float64"
         asum = self.blas.cblas_dasum if is_double else self.blas.cblas_sasum
-        data = [ctypes.c_void_p(self.library.bench_data(self.bench, i)) for i in range(2)]
-        diff = [ctypes.c_void_p(self.library.bench_diff(self.bench, i)) for i in range(2)]
-        size = count * (8 if is_double else 4)
-        return {"forward": timer(lambda: [asum(count, array, 1) for array in data]),
-                "backward": timer(lambda: [ctypes.memmove(*pair, size)
-                                           for pair in zip(diff, data)])}
+        size = 8 if is_double else 4
+        data, diff = ([pointer(self.bench, i) for i in range(2)]
+                      for pointer in (self.library.bench_data, self.library.bench_diff))
+        cuts = [count * i // self.threads for i in range(self.threads + 1)]
+        parts = list(zip(cuts, cuts[1:]))
+        each = map if self.threads == 1 else ThreadPoolExecutor(self.threads).map
+
+        def read(part: tuple[int, int]) -> None:
+            begin, end = part
+            for x in data:
+                asum(end - begin, ctypes.c_void_p(x + size * begin), 1)
+
+        def copy(part: tuple[int, int]) -> None:
+            begin, end = part
+            for to, x in zip(diff, data):
+                ctypes.memmove(to + size * begin, x + size * begin, size * (end - begin))
+
+        return {"forward": timer(lambda: list(each(read, parts))),
+                "backward": timer(lambda: list(each(copy, parts)))}
 
     def errors(self, kind: str, count: int) -> dict[str, float]:
         """The relative errors of a layer's loss and gradients, against numpy in float64."""
@@ -121,9 +139,9 @@ class Caffe:
         return {name: size / count for name, size in taken.items()}
 
 
-def torch_timers(dtype: str, count: int) -> Timers:
+def torch_timers(threads: int, dtype: str, count: int) -> Timers:
     import torch
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     x, y = (torch.rand(count, dtype=getattr(torch, dtype)).mul_(4).sub_(2).requires_grad_()
             for _ in range(2))
     loss = [torch.nn.functional.l1_loss(x, y, reduction="sum")]
@@ -221,16 +239,17 @@ def status(field: str) -> int:
     return 1024 * int(next(line.split()[1] for line in lines if line.startswith(field)))
 
 
-def main(kind: str, folder: str, method: str, arguments: str) -> None:
+def main(kind: str, folder: str, threads: str, method: str, arguments: str) -> None:
     answer = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print goes to standard error
     here = Path(__file__).resolve().parent
     sys.path[:0] = [str(here), str(here.parent.parent / "python_layer")]
     os.environ.setdefault("GLOG_minloglevel", "2")
-    caffe: Any = None if kind == "torch" else Caffe(kind, folder)
+    os.environ["OMP_NUM_THREADS"] = threads
+    caffe: Any = None if kind == "torch" else Caffe(kind, folder, int(threads))
     values = json.loads(arguments)
     if method == "measure":
-        timers = caffe.timers(*values[:2]) if caffe else torch_timers(*values[:2])
+        timers = caffe.timers(*values[:2]) if caffe else torch_timers(int(threads), *values[:2])
         json.dump(measure(timers, values[2]), answer)
     else:
         json.dump(getattr(caffe, method)(*values), answer)

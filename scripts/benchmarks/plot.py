@@ -16,7 +16,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.table import DIRECTIONS, TITLES, largest, on  # noqa: E402
 
-STYLES = {"native": "-o", "python": "-s", "limit": "k:"}
+COLORS = dict(zip(TITLES, (f"C{i}" for i in range(10))), limit="k")
+STYLES = {"native": "-o", "python": "-s", "limit": ":"}
 
 
 def main() -> None:
@@ -37,7 +38,8 @@ def draw_sizes(panels: Any, rows: list[dict]) -> None:
             points = [(row["count"], row["seconds"][name][direction] * 1e3)
                       for row in rows if name in row["seconds"]]
             if points:
-                axes.loglog(*zip(*points), STYLES.get(name, "--"), label=title, markersize=4)
+                axes.loglog(*zip(*points), STYLES.get(name, "--"), color=COLORS[name], label=title,
+                            markersize=4)
         finish(axes, f"{direction}, float, {on(rows[0]['threads'])}", "elements")
     panels[0].set_ylabel("milliseconds")
 
@@ -47,7 +49,8 @@ def draw_threads(panels: Any, rows: list[dict]) -> None:
         for name in rows[-1]["seconds"]:
             points = [(row["threads"], row["count"] / row["seconds"][name][direction] / 1e9)
                       for row in rows]
-            axes.plot(*zip(*points), STYLES.get(name, "--"), label=TITLES[name], markersize=4)
+            axes.plot(*zip(*points), STYLES.get(name, "--"), color=COLORS[name],
+                      label=TITLES[name], markersize=4)
         axes.set_xticks([row["threads"] for row in rows])
         axes.set_ylim(bottom=0)
         finish(axes, f"{direction}, {rows[0]['count']:,} floats", "threads")

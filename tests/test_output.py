@@ -162,6 +162,15 @@ def test_ctrl_c_is_130_without_a_traceback():
     assert (done.returncode, done.stderr) == (130, "")
 
 
+def test_a_full_disk_is_one_line(tmp_path):
+    """As a limit on the size of files fails too, in the plugin's scratch folder."""
+    command = [sys.executable, str(SCRIPTS / "build_plugin.py"), "-o", str(tmp_path / "x.so")]
+    done = subprocess.run(["bash", "-c", 'ulimit -f 1 && exec "$@"', "bash", *command],
+                          stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 4 and done.stderr.count("\n") == 1
+    assert "File too large; fix: look at the space" in done.stderr
+
+
 # ---- A working folder that was deleted ---------------------------------------
 
 @pytest.mark.parametrize("command", [

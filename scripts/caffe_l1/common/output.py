@@ -8,7 +8,10 @@ import select
 import sys
 from typing import Any, Callable, TextIO
 
+from .errors import FileSystemFailed
+
 FOLDER_IS_GONE = ("the working folder was deleted", "cd to a folder that is there")
+FIX = "look at the space (df -h), the permissions (ls -ld) and the type of what is there"
 
 
 def run(main: Callable[[list[str]], int], arguments: list[str]) -> int:
@@ -25,11 +28,13 @@ def run(main: Callable[[list[str]], int], arguments: list[str]) -> int:
         return main(arguments)
     except KeyboardInterrupt:
         return 130
-    except FileNotFoundError as error:
-        if not is_folder_gone(error):
-            raise
-        print("; fix: ".join(FOLDER_IS_GONE), file=sys.stderr)
-        return 2
+    except OSError as error:
+        if is_folder_gone(error):
+            print("; fix: ".join(FOLDER_IS_GONE), file=sys.stderr)
+            return 2
+        failed = FileSystemFailed(error.strerror or str(error), FIX, str(error.filename or ""))
+        print(failed, file=sys.stderr)
+        return failed.code
     finally:
         sys.stdout.flush()
         if out.failure and not isinstance(out.failure, BrokenPipeError):

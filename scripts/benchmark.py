@@ -7,8 +7,6 @@ PyTorch is compared where --torch names a Python that has it (scripts/test.sh in
 found by itself).
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os
@@ -38,7 +36,7 @@ IN_SANDBOX = [] if os.environ.get("CAFFE_ROOT") else [f"{HERE}/sandbox.sh", "run
 PYTHON = [*IN_SANDBOX, "python3"]  # one that has a Caffe
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: "list[str]") -> int:
     options = parse(arguments)
     if options.markdown:
         return print_markdown(options.markdown)
@@ -60,7 +58,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def parse(arguments: list[str]) -> argparse.Namespace:
+def parse(arguments: "list[str]") -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--json", metavar="FILE", type=new_file, help="write all figures there too")
     parser.add_argument("--markdown", metavar="FILE", type=Path,
@@ -110,7 +108,7 @@ def print_markdown(file: Path) -> int:
     return 0
 
 
-def make_workers(torch: Path | None) -> list[list[str]]:
+def make_workers(torch: "Path | None") -> "list[list[str]]":
     """The commands that measure, each with what it measures built."""
     folder = WORK / "bench"
     print("benchmark: compiling; the first time this builds a patched Caffe, about 3 minutes",
@@ -125,7 +123,7 @@ def make_workers(torch: Path | None) -> list[list[str]]:
     return workers + ([[str(torch), worker, "torch", ""]] if torch else [])
 
 
-def measure(workers: list[list[str]], threads: int, dtype: str, count: int,
+def measure(workers: "list[list[str]]", threads: int, dtype: str, count: int,
             repetitions: int) -> dict:
     """Median seconds per call, by name and direction.
 
@@ -137,7 +135,7 @@ def measure(workers: list[list[str]], threads: int, dtype: str, count: int,
     return seconds
 
 
-def ask(worker: list[str], threads: int, method: str, *arguments: object) -> Any:
+def ask(worker: "list[str]", threads: int, method: str, *arguments: object) -> Any:
     environment = dict(os.environ, OPENBLAS_NUM_THREADS="1")
     done = subprocess.run([*worker, str(threads), method, json.dumps(arguments)],
                           stdout=subprocess.PIPE, env=environment)

@@ -1,8 +1,6 @@
 #!/usr/bin/env python3
 """Least absolute deviations on Engel's data by every route; demo.sh starts this beside a Caffe."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
@@ -28,7 +26,7 @@ NOT_COPIED = shutil.ignore_patterns(".git", ".build_*", "build", "distribute", "
                                     "*.caffemodel")
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: "list[str]") -> int:
     try:
         demo("--quick" in arguments)
     except KitError as error:
@@ -56,12 +54,12 @@ def demo(quick: bool) -> None:
     report(results)
 
 
-def run(command: list[str], environment: Mapping[str, str] = os.environ) -> None:
+def run(command: "list[str]", environment: Mapping[str, str] = os.environ) -> None:
     if subprocess.run(command, env=environment).returncode:
         raise KitError(f"{' '.join(command)} failed", "see its message above")
 
 
-def seeing(folder: Path, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+def seeing(folder: Path, environment: Mapping[str, str] = os.environ) -> "dict[str, str]":
     """The environment in which Python finds the modules of a folder first."""
     path = [str(folder), environment.get("PYTHONPATH")]
     return dict(environment, PYTHONPATH=os.pathsep.join(filter(None, path)))
@@ -127,7 +125,7 @@ def train(route: str, environment: Mapping[str, str], *plugin: str) -> dict:
     return dict(result, title=engel.ROUTES[route].title, name=route)
 
 
-def report(results: list[dict]) -> None:
+def report(results: "list[dict]") -> None:
     from demos import picture
     optimum = engel.least_absolute_deviations(*engel.load())
     print(f"\nEngel's 235 households: food = intercept + slope * income\n\n"

@@ -6,8 +6,6 @@ measure it. With ignore_nonfinite_target the net learns from the others; without
 infinite. Runs in a stock Caffe, by the Python layer: yours, or that of scripts/sandbox.sh.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import subprocess
@@ -24,7 +22,7 @@ from demos import fetch_motorcycle  # noqa: E402
 PICTURE = HERE.parent / "build" / "demo" / "stereo.png"
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: "list[str]") -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--iterations", metavar="N", type=int, default=3000)
     parser.add_argument("--fetch", action="store_true", help="fetch the images and end")

@@ -44,6 +44,9 @@ if ! cmp -s tests/requirements.txt "$venv/requirements.txt"; then
 fi
 "$venv/bin/ruff" check .
 "$venv/bin/mypy"
+# What the oldest Pythons that are supported lack is not used.
+"$venv/bin/vermin" --quiet --no-tips --eval-annotations --violations -t=3.6- scripts
+"$venv/bin/vermin" --quiet --no-tips --eval-annotations --violations -t=2.7- -t=3.5- python_layer/*.py
 # The stubs say of the modules for Python 2.7 what is true of them.
 MYPYPATH=python_layer PYTHONPATH=python_layer "$venv/bin/python" -m mypy.stubtest \
   l1_loss l1_loss_plugin

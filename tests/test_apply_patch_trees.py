@@ -177,7 +177,7 @@ BLOCK = b"""#define L1_LOSS_BASE_HEADER "x"
 def test_the_block_of_the_header_is_that_of_the_trees_fields(tmp_path):
     header = (REPO / "caffe_patch" / SOURCES[0]).read_text()
     macros = set(re.findall(r"(?m)^#define L1_LOSS_(HAS_\w+) 1$", header))
-    fields = vars(open_tree(str(make_checkout(tmp_path / "caffe"))))
+    fields = open_tree(str(make_checkout(tmp_path / "caffe")))._asdict()
     assert macros == {name.upper() for name in fields if name.startswith("has_")}
     assert macros == set(re.findall(r"L1_LOSS_(HAS_\w+)", BLOCK.decode()))
 

@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -567,7 +566,7 @@ def test_a_written_config_says_what_the_machine_has():
 
 
 def test_a_written_config_uses_cuda_where_it_is():
-    text = makefile_config(replace(MACHINE, cuda="/opt/cuda", cuda_arch=["75"]))
+    text = makefile_config(MACHINE._replace(cuda="/opt/cuda", cuda_arch=["75"]))
     assert "CPU_ONLY" not in text
     assert "CUDA_DIR := /opt/cuda\n" in text
     assert "CUDA_ARCH := -gencode arch=compute_75,code=sm_75\n" in text

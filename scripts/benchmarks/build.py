@@ -4,8 +4,6 @@ FOLDER/patched is a Caffe with the kit applied, built with OpenMP by its own Mak
 flags, -O2; FOLDER/stock holds the plugin for the Caffe that is installed. A harness lies in each.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import shutil

@@ -3,8 +3,6 @@
 Time over size; below it, if several numbers of threads were measured, speed over threads.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path
@@ -32,7 +30,7 @@ def main() -> None:
     figure.savefig(sys.stdout.buffer, dpi=120, format="png")
 
 
-def draw_sizes(panels: Any, rows: list[dict]) -> None:
+def draw_sizes(panels: Any, rows: "list[dict]") -> None:
     for axes, direction in zip(panels, DIRECTIONS):
         for name, title in TITLES.items():
             points = [(row["count"], row["seconds"][name][direction] * 1e3)
@@ -44,7 +42,7 @@ def draw_sizes(panels: Any, rows: list[dict]) -> None:
     panels[0].set_ylabel("milliseconds")
 
 
-def draw_threads(panels: Any, rows: list[dict]) -> None:
+def draw_threads(panels: Any, rows: "list[dict]") -> None:
     for axes, direction in zip(panels, DIRECTIONS):
         for name in rows[-1]["seconds"]:
             points = [(row["threads"], row["count"] / row["seconds"][name][direction] / 1e9)

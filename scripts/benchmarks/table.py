@@ -1,7 +1,5 @@
 """The figures of a benchmark as text. Pure: a result in, lines out."""
 
-from __future__ import annotations
-
 from itertools import compress
 
 DIRECTIONS = ("forward", "backward")
@@ -56,7 +54,7 @@ def markdown(result: dict) -> str:
         f"Python layer {beside['python']:.0f}, plain numpy {beside['numpy']:.0f}."])
 
 
-def columns(rows: list, direction: str, dtype: str) -> list[str]:
+def columns(rows: list, direction: str, dtype: str) -> "list[str]":
     limit = "read both" if direction == "forward" else "memcpy both"
     native, article = (BYTES[name][direction] * (1 if dtype == "float32" else 2) for name in BYTES)
     lines = [["elements", "native", "bytes/el.", "GB/s", f"over {limit}", "article's",
@@ -74,7 +72,7 @@ def columns(rows: list, direction: str, dtype: str) -> list[str]:
     return align([list(compress(line, measured)) for line in lines])
 
 
-def variants(result: dict) -> list[str]:
+def variants(result: dict) -> "list[str]":
     """What the options cost, at the largest size in float."""
     row = largest(result)[0]
     lines = [["native, by option", "forward", "over plain", "backward", "over plain"]]
@@ -87,7 +85,7 @@ def variants(result: dict) -> list[str]:
     return [f"{row['count']:,} elements, float32", *align(lines)]
 
 
-def largest(result: dict) -> list[dict]:
+def largest(result: dict) -> "list[dict]":
     """The rows of the largest size in float, by the number of threads."""
     rows = [row for row in result["rows"] if row["dtype"] == "float32"]
     size = max(row["count"] for row in rows)
@@ -102,12 +100,12 @@ def ratio(seconds: dict, name: str, base: str = "native") -> str:
     return f"{seconds[name] / seconds[base]:.1f}x" if {name, base} <= set(seconds) else "-"
 
 
-def duration(seconds: float | None) -> str:
+def duration(seconds: "float | None") -> str:
     if seconds is None:
         return "-"
     return f"{seconds * 1e6:.1f} us" if seconds < 1e-3 else f"{seconds * 1e3:.2f} ms"
 
 
-def align(lines: list[list[str]]) -> list[str]:
+def align(lines: "list[list[str]]") -> "list[str]":
     widths = [max(map(len, column)) for column in zip(*lines)]
     return ["  ".join(cell.rjust(width) for cell, width in zip(line, widths)) for line in lines]

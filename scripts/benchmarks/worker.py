@@ -5,8 +5,6 @@ JSON; or `patched FOLDER THREADS METHOD [ARGUMENTS]`, a method of Caffe. On seve
 what has threads of its own is measured.
 """
 
-from __future__ import annotations
-
 import ctypes
 import json
 import os
@@ -16,7 +14,7 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Callable, Dict
+from typing import Any, Callable, Dict, List, Tuple
 
 Timer = Callable[[int], float]  # from how often to call something to the seconds of one call
 Timers = Dict[str, Dict[str, Timer]]  # by name and direction
@@ -77,13 +75,13 @@ class Caffe:
             timers.update(python_layers(count))
         return timers
 
-    def layer(self, kind: str, more: str = "loss_weight: 1") -> dict[str, Timer]:
+    def layer(self, kind: str, more: str = "loss_weight: 1") -> "dict[str, Timer]":
         text = f'name: "{kind}" type: "{kind}" bottom: "x" bottom: "y" top: "loss" {more}'
         index = self.library.bench_add_layer(self.bench, text.encode())
         return {"forward": lambda times: self.library.bench_forward(self.bench, index, times),
                 "backward": lambda times: self.library.bench_backward(self.bench, index, times)}
 
-    def limits(self, dtype: str, count: int) -> dict[str, Timer]:
+    def limits(self, dtype: str, count: int) -> "dict[str, Timer]":
         """Reading both arrays, as fast as BLAS does; memcpy of both. Each thread has a part."""
         is_double = dtype == "float64"
         asum = self.blas.cblas_dasum if is_double else self.blas.cblas_sasum
@@ -94,12 +92,12 @@ class Caffe:
         parts = list(zip(cuts, cuts[1:]))
         each = map if self.threads == 1 else ThreadPoolExecutor(self.threads).map
 
-        def read(part: tuple[int, int]) -> None:
+        def read(part: "tuple[int, int]") -> None:
             begin, end = part
             for x in data:
                 asum(end - begin, ctypes.c_void_p(x + size * begin), 1)
 
-        def copy(part: tuple[int, int]) -> None:
+        def copy(part: "tuple[int, int]") -> None:
             begin, end = part
             for to, x in zip(diff, data):
                 ctypes.memmove(to + size * begin, x + size * begin, size * (end - begin))
@@ -107,7 +105,7 @@ class Caffe:
         return {"forward": timer(lambda: list(each(read, parts))),
                 "backward": timer(lambda: list(each(copy, parts)))}
 
-    def errors(self, kind: str, count: int) -> dict[str, float]:
+    def errors(self, kind: str, count: int) -> "dict[str, float]":
         """The relative errors of a layer's loss and gradients, against numpy in float64."""
         import numpy as np
         self.make_bottoms("float32", count)
@@ -127,7 +125,7 @@ class Caffe:
                     for diff, sign in zip(diffs, (1, -1)) for p, t, g in zip(x, y, diff))
         return {"forward": abs(loss / expected - 1), "backward": worst}
 
-    def memory(self, count: int) -> dict[str, float]:
+    def memory(self, count: int) -> "dict[str, float]":
         """Bytes per element that each takes beside the blobs, at most; in C++ in a first pass."""
         self.make_bottoms("float32", count)
         taken = {name: peak(lambda kind: self.layer(kind)["backward"](1), kind)
@@ -156,13 +154,13 @@ def torch_timers(threads: int, dtype: str, count: int) -> Timers:
     return {"torch": {"forward": timer(forward), "backward": timer(backward)}}
 
 
-def measure(timers: Timers, repetitions: int) -> dict[str, dict[str, float]]:
+def measure(timers: Timers, repetitions: int) -> "dict[str, dict[str, float]]":
     """Median seconds of one call, by name and direction; all take turns in each repetition."""
     collapse_pages()
     turns = [(name, direction) for name, both in timers.items() for direction in both]
     times = {(name, direction): max(1, int(LEAST_SECONDS / warm(timers[name][direction], 1)))
              for name, direction in turns}
-    seconds: dict[tuple[str, str], list[float]] = {turn: [] for turn in turns}
+    seconds: Dict[Tuple[str, str], List[float]] = {turn: [] for turn in turns}
     for _ in range(repetitions):
         for name, direction in turns:
             taken = warm(timers[name][direction], times[name, direction])
@@ -180,7 +178,7 @@ def python_layers(count: int) -> Timers:
             "numpy": python_layer("plain_numpy_layer", "PlainNumpyLayer", count)}
 
 
-def python_layer(module: str, layer: str, count: int) -> dict[str, Timer]:
+def python_layer(module: str, layer: str, count: int) -> "dict[str, Timer]":
     """A Python layer, called as Caffe calls it."""
     import caffe
     import numpy as np

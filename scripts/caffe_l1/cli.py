@@ -1,7 +1,5 @@
 """The command line: the one table of verbs, and how a verb is run."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from functools import partial
@@ -51,7 +49,7 @@ def entry(program: str = "caffe-l1", *verbs: str) -> int:
     return output.run(partial(main, program=program, verbs=verbs or tuple(VERBS)), sys.argv[1:])
 
 
-def main(arguments: list[str], program: str, verbs: Sequence[str]) -> int:
+def main(arguments: "list[str]", program: str, verbs: Sequence[str]) -> int:
     """The exit code of a program with these verbs; where there is one, nobody names it."""
     as_json = "--json" in arguments
     verb = verbs[0]

@@ -1,7 +1,5 @@
 """caffe-l1 path: where a folder of the kit is, for PYTHONPATH and for copying from."""
 
-from __future__ import annotations
-
 import argparse
 
 from . import HOME

@@ -6,8 +6,6 @@ Based on Regression Quantiles", Econometrica 50 (1982); public domain, taken fro
 package (statsmodels.datasets.engel).
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,7 +52,7 @@ random_seed: 1701
 """
 
 
-def load() -> tuple[np.ndarray, np.ndarray]:
+def load() -> "tuple[np.ndarray, np.ndarray]":
     """Income and food expenditure in francs."""
     table = np.loadtxt(str(Path(__file__).parent / "engel.csv"), delimiter=",", skiprows=1)
     return table[:, 0], table[:, 1]
@@ -79,7 +77,7 @@ def mean_absolute(line: Line, income: np.ndarray, food: np.ndarray) -> float:
     return float(np.abs(food - line.intercept - line.slope * income).mean())
 
 
-def table(results: list[dict], optimum: Line) -> str:
+def table(results: "list[dict]", optimum: Line) -> str:
     rows = [f"{'':34}  intercept     slope  mean |r|  seconds"]
     best = dict(optimum._asdict(), title="the optimum, by linear programming",
                 mean_absolute=mean_absolute(optimum, *load()))
@@ -90,7 +88,7 @@ def table(results: list[dict], optimum: Line) -> str:
     return "\n".join(rows)
 
 
-def verdict(results: list[dict], optimum: Line) -> str:
+def verdict(results: "list[dict]", optimum: Line) -> str:
     """What is wrong with the results, or nothing."""
     lines = {result["name"]: Line(result["intercept"], result["slope"]) for result in results
              if result["name"] != "euclidean"}

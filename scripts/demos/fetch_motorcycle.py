@@ -1,7 +1,5 @@
 """Get the files of the Motorcycle pair, by pip; needs nothing but Python."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

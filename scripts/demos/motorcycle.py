@@ -4,8 +4,6 @@ Source: D. Scharstein et al., "High-resolution stereo datasets with subpixel-acc
 (GCPR 2014), reduced to 500 x 741 pixels, as scikit-image ships it.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 import time
@@ -46,7 +44,7 @@ MASKED = {"reduction": "VALID_MEAN", "ignore_nonfinite_target": True}
 UNMASKED = {"reduction": "MEAN"}
 
 
-def load() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def load() -> "tuple[np.ndarray, np.ndarray, np.ndarray]":
     """Left and right image in grey, from 0 to 1, and the left one's disparity in pixels."""
     left, right = (imread(str(FOLDER / name))[..., :3].mean(axis=-1) for name in FILES[:2])
     with np.load(str(FOLDER / FILES[2])) as file:

@@ -1,7 +1,5 @@
 """Engel's households, the fitted lines, and how the training went, as one picture."""
 
-from __future__ import annotations
-
 import json
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -13,7 +11,7 @@ STYLES = {"python": ("#1f77b4", "-", 2.5), "plugin": ("#17becf", "--", 2.0),
           "native": ("#2ca02c", ":", 3.0), "euclidean": ("#d62728", "-", 1.5)}
 
 
-def shown(results: list[dict]) -> dict:
+def shown(results: "list[dict]") -> dict:
     """What the picture shows of the results, by route, to fewer digits than a pixel tells."""
     return {result["name"]: dict(intercept=round(result["intercept"], 3),
                                  slope=round(result["slope"], 5),

@@ -1,7 +1,5 @@
 """A solver of Caffe's from texts, and a bar of progress where somebody looks."""
 
-from __future__ import annotations
-
 import tempfile
 from pathlib import Path
 from typing import Iterable

@@ -1,7 +1,5 @@
 """Fits Engel's data by Caffe's own solver: `train.py ROUTE RESULT.json [PLUGIN]`."""
 
-from __future__ import annotations
-
 import json
 import sys
 import time

@@ -1,13 +1,11 @@
 """How a change of a file is shown: as a unified diff, which `git apply` and `patch -p1` read."""
 
-from __future__ import annotations
-
 import difflib
 import io
 import os
 
 
-def unified_diff(path: str, old: bytes | None, new: bytes | None) -> bytes:
+def unified_diff(path: str, old: "bytes | None", new: "bytes | None") -> bytes:
     """From one content to the other, None where there is no file."""
     name = os.fsencode(path)
     lines = difflib.diff_bytes(

@@ -1,7 +1,5 @@
 """What can go wrong, as one exception per exit code; cli.py alone turns them into exits."""
 
-from __future__ import annotations
-
 
 class KitError(Exception):
     """`FILE:LINE: problem; fix: ...`, without the parts that are not known."""

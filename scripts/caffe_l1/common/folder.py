@@ -4,8 +4,6 @@ What is in a folder goes by plain names, and no symbolic link is followed. All t
 into a tree, and each file that it writes whole or not at all, goes through here.
 """
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import errno
@@ -42,7 +40,7 @@ class NotAFolder(Refused):
 
 
 class Folder:
-    def __init__(self, handle: int, name: str, lacks: set[str]) -> None:
+    def __init__(self, handle: int, name: str, lacks: "set[str]") -> None:
         self.handle = handle
         self.name = name  # for messages: relative to the tree
         self.lacks = lacks  # what the file system turned out not to have, and what that means
@@ -64,7 +62,7 @@ class Folder:
 
     # Looking
 
-    def child(self, name: str) -> Folder | None:
+    def child(self, name: str) -> "Folder | None":
         """A folder in this one, None where nothing is; NotAFolder for links and files."""
         with self.named(name):
             try:
@@ -80,10 +78,10 @@ class Folder:
     def own_status(self) -> os.stat_result:
         return os.fstat(self.handle)
 
-    def names(self) -> list[str]:
+    def names(self) -> "list[str]":
         return sorted(os.listdir(self.handle))
 
-    def status(self, name: str) -> os.stat_result | None:
+    def status(self, name: str) -> "os.stat_result | None":
         with self.named(name):
             try:
                 return os.stat(name, dir_fd=self.handle, follow_symlinks=False)
@@ -109,7 +107,7 @@ class Folder:
             raise NotAFile(self.path(name))
         return handle
 
-    def read(self, name: str) -> bytes | None:
+    def read(self, name: str) -> "bytes | None":
         """The bytes of a file, None where nothing is; NotAFile for anything else."""
         try:
             handle = self.open(name, os.O_RDONLY)
@@ -120,7 +118,7 @@ class Folder:
 
     # Making
 
-    def make_child(self, name: str, mode: int) -> Folder:
+    def make_child(self, name: str, mode: int) -> "Folder":
         """A new folder that belongs to the owner of this one; another run may make it just now.
 
         One of our own that is there may have been left by a kill before it was given away.
@@ -139,7 +137,7 @@ class Folder:
             raise
         return child
 
-    def create(self, name: str, data: bytes, mode: int, like: str | None = None) -> None:
+    def create(self, name: str, data: bytes, mode: int, like: "str | None" = None) -> None:
         """A new file, on the disk when this returns; never over another.
 
         `like` is a file in this folder which it is to replace: its mode, owner and extended
@@ -161,7 +159,7 @@ class Folder:
             finally:
                 os.close(handle)
 
-    def put(self, name: str, data: bytes, mode: int, old: bytes | None = None,
+    def put(self, name: str, data: bytes, mode: int, old: "bytes | None" = None,
             new: bool = False) -> None:
         """Write a file whole or not at all, in the place of any other.
 
@@ -183,7 +181,7 @@ class Folder:
                 self.unlink(part)
             raise
 
-    def remove_parts(self, name: str | None = None) -> None:
+    def remove_parts(self, name: "str | None" = None) -> None:
         """What killed runs left of a file that they were writing, or of any."""
         for part in self.names():
             match = PART.match(part)
@@ -294,12 +292,12 @@ class Folder:
             self.lacks.add(NO_SYNC)
 
 
-def open_root(path: str | Path) -> Folder:
+def open_root(path: "str | Path") -> Folder:
     """The tree itself: the one folder that is named by the user, so its links are followed."""
     return Folder(os.open(path, FOLDER), "", set())
 
 
-def write_file(path: Path, data: bytes, mode: int, old: bytes | None = None,
+def write_file(path: Path, data: bytes, mode: int, old: "bytes | None" = None,
                new: bool = False) -> None:
     """Put a file where a user names it, as Folder.put does."""
     folder = open_root(path.parent)
@@ -384,7 +382,7 @@ def copy_attributes(old: int, new: int, path: str) -> None:
             raise Refused(problem, fix, path) from None
 
 
-def attributes(handle: int) -> dict[str, bytes]:
+def attributes(handle: int) -> "dict[str, bytes]":
     if not hasattr(os, "listxattr"):
         return {}
     try:

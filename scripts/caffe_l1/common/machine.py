@@ -1,34 +1,30 @@
 """What this machine has of the libraries Caffe can use, asked of the compiler itself."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess
 import sys
 import sysconfig
-from dataclasses import dataclass, field
+from typing import NamedTuple, Sequence
 
 
-@dataclass(frozen=True)
-class Python:
-    include: list[str]
-    libraries: list[str]  # boost_python39 python3.9
+class Python(NamedTuple):
+    include: "list[str]"
+    libraries: "list[str]"  # boost_python39 python3.9
     library_folder: str
 
 
-@dataclass(frozen=True)
-class Machine:
-    cuda: str | None  # folder of CUDA, None without nvcc or without a GPU
-    cuda_arch: list[str]  # 61, 75
+class Machine(NamedTuple):
+    cuda: "str | None"  # folder of CUDA, None without nvcc or without a GPU
+    cuda_arch: "list[str]"  # 61, 75
     opencv: int  # major version, 0 without
     leveldb: bool
     lmdb: bool
     hdf5: bool
     blas: str  # open, atlas, mkl
-    include: list[str] = field(default_factory=list)
-    library_folders: list[str] = field(default_factory=list)
-    python: Python | None = None
+    include: Sequence[str] = ()
+    library_folders: Sequence[str] = ()
+    python: "Python | None" = None
 
 
 def probe() -> Machine:
@@ -51,12 +47,12 @@ def probe() -> Machine:
     )
 
 
-def compiler() -> list[str]:
+def compiler() -> "list[str]":
     """The start of a command; a shell reads CXX, as it does for make."""
     return ["/bin/sh", "-c", '{} "$@"'.format(os.environ.get("CXX") or "g++"), "sh"]
 
 
-def compiles(arguments: list[str], source: str) -> bool:
+def compiles(arguments: "list[str]", source: str) -> bool:
     command = [*compiler(), "-x", "c++", "-", *arguments, "-o", os.devnull]
     done = subprocess.run(command, input=source.encode(),
                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -68,12 +64,12 @@ def has_header(header: str, folder: str = "") -> bool:
     return compiles(["-E", *where], f"#include <{header}>\n")
 
 
-def has_library(names: list[str], folder: str = "") -> bool:
+def has_library(names: "list[str]", folder: str = "") -> bool:
     where = ["-L" + folder] if folder else []
     return compiles([*where, *("-l" + name for name in names)], "int main() { return 0; }\n")
 
 
-def hdf5_includes() -> list[str]:
+def hdf5_includes() -> "list[str]":
     return ["", "/usr/include/hdf5/serial"]
 
 
@@ -91,12 +87,12 @@ def find_blas() -> str:
     return "atlas" if has_library(["cblas", "atlas"]) else "open"
 
 
-def find_cuda() -> str | None:
+def find_cuda() -> "str | None":
     nvcc = shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
     return os.path.dirname(os.path.dirname(os.path.realpath(nvcc))) if nvcc else None
 
 
-def cuda_architectures() -> list[str]:
+def cuda_architectures() -> "list[str]":
     """The compute capabilities of the GPUs here, 61 for 6.1; none without a driver."""
     command = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
     try:
@@ -107,7 +103,7 @@ def cuda_architectures() -> list[str]:
     return sorted(number for number in found if number.isdigit())
 
 
-def find_python() -> Python | None:
+def find_python() -> "Python | None":
     """This Python, if its headers, numpy's and Boost.Python for it are there."""
     try:
         import numpy

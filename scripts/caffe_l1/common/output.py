@@ -1,7 +1,5 @@
 """The edge of every entry script: its work is done and its exit code told, whoever reads it."""
 
-from __future__ import annotations
-
 import io
 import os
 import select
@@ -14,7 +12,7 @@ FOLDER_IS_GONE = ("the working folder was deleted", "cd to a folder that is ther
 FIX = "look at the space (df -h), the permissions (ls -ld) and the type of what is there"
 
 
-def run(main: Callable[[list[str]], int], arguments: list[str]) -> int:
+def run(main: "Callable[[list[str]], int]", arguments: "list[str]") -> int:
     """The exit code of main.
 
     It depends on neither standard output nor standard error: both may be closed, full, or a pipe
@@ -56,7 +54,7 @@ def is_folder_gone(error: OSError) -> bool:
 class Lasting(io.FileIO):
     """A descriptor to write to that cannot fail: from the first failure on, all is dropped."""
 
-    failure: OSError | None = None
+    failure: "OSError | None" = None
 
     def write(self, data: Any) -> int:
         try:
@@ -71,7 +69,7 @@ class Lasting(io.FileIO):
             return len(data)
 
 
-def over(raw: Lasting, before: TextIO | None) -> TextIO:
+def over(raw: Lasting, before: "TextIO | None") -> TextIO:
     """A text stream like the one that Python has made, if it made one, but for letters it lacks."""
     encoding, errors = (before.encoding, before.errors) if before else ("utf-8", "strict")
     errors = "backslashreplace" if errors == "strict" else errors

@@ -1,7 +1,5 @@
 """What Debian calls the package that is missing, and the one command that installs it."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import sys
@@ -38,7 +36,7 @@ def install_protobuf(python: str = sys.executable) -> str:
     return f"{install('python3-protobuf')}, or {python} -m pip install protobuf"
 
 
-def packages_for(missing: str) -> tuple[str, str]:
+def packages_for(missing: str) -> "tuple[str, str]":
     """Those that hold what this line of a log misses, and a note; empty where nobody knows."""
     known = ((packages, note) for name, packages, note in PACKAGES if re.search(name, missing))
     return next(known, ("", ""))

@@ -1,7 +1,5 @@
 """Run a command with its output into a log, line by line, and leave no child behind."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import select
@@ -19,7 +17,7 @@ MARK = "L1LOSS_KIT_RUN"  # tells the children of a run, even those in another se
 ENDING = ((signal.SIGINT, 5.0), (signal.SIGTERM, 2.0), (signal.SIGKILL, 2.0))
 
 
-def environment(folder: Path) -> dict[str, str]:
+def environment(folder: Path) -> "dict[str, str]":
     """The environment of a shell in this folder, without such variables."""
     ours = {name: value for name, value in os.environ.items()
             if name not in STRAY and not name.startswith("GTEST_")}
@@ -27,7 +25,7 @@ def environment(folder: Path) -> dict[str, str]:
     return {**ours, "PWD": str(folder.absolute())}
 
 
-def run(command: list[str], folder: Path, log: BinaryIO, on_line: Callable[[str], None]) -> int:
+def run(command: "list[str]", folder: Path, log: BinaryIO, on_line: Callable[[str], None]) -> int:
     """The exit status; on Ctrl-C the command and all its children end first."""
     log.write(f"+ {' '.join(command)}\n".encode("utf-8", "surrogateescape"))
     mark = os.urandom(8).hex()
@@ -52,7 +50,7 @@ def run(command: list[str], folder: Path, log: BinaryIO, on_line: Callable[[str]
             raise
 
 
-def lines(process: subprocess.Popen[bytes], pipe: IO[bytes]) -> Iterator[bytes]:
+def lines(process: "subprocess.Popen[bytes]", pipe: IO[bytes]) -> Iterator[bytes]:
     """What it prints until it ends; a server that it started may keep the pipe open for longer."""
     rest = b""
     while True:
@@ -69,7 +67,7 @@ def lines(process: subprocess.Popen[bytes], pipe: IO[bytes]) -> Iterator[bytes]:
         yield rest
 
 
-def output(command: list[str], folder: Path) -> str:
+def output(command: "list[str]", folder: Path) -> str:
     """What a command prints on standard output, nothing where it cannot be run."""
     try:
         done = subprocess.run(command, cwd=str(folder), env=environment(folder),
@@ -80,7 +78,7 @@ def output(command: list[str], folder: Path) -> str:
     return done.stdout.decode("utf-8", "replace")
 
 
-def end(process: subprocess.Popen[bytes], mark: str) -> None:
+def end(process: "subprocess.Popen[bytes]", mark: str) -> None:
     """The command leads a process group of its own; make's compilers are in it."""
     for number, seconds in ENDING:
         others = [pid for pid, group in marked(mark).items() if group != process.pid]
@@ -94,7 +92,7 @@ def end(process: subprocess.Popen[bytes], mark: str) -> None:
             time.sleep(0.02)
 
 
-def marked(mark: str) -> dict[int, int]:
+def marked(mark: str) -> "dict[int, int]":
     """The living processes that inherited this mark, with their groups; none without /proc."""
     word = f"{MARK}={mark}".encode()
     found = {}

@@ -1,7 +1,5 @@
 """How far a build is: files compiled, out of the files to compile."""
 
-from __future__ import annotations
-
 import re
 import sys
 import time
@@ -19,7 +17,7 @@ LINKING = re.compile(r"^(?:LD .*?|\[ *\d+%\] Linking \w+ .*?)([^/ ]+)$")
 UNLINKED = re.compile(r"\becho (?:LD|AR|CXX/LD) |Linking \w+ ")
 
 
-def compiled_file(line: str) -> str | None:
+def compiled_file(line: str) -> "str | None":
     found = COMPILING.search(line)
     return (found.group(1) or found.group(2)).rstrip('"') if found else None
 
@@ -37,7 +35,7 @@ def is_complete(text: str) -> bool:
 class Progress:
     """One line that is written over on a terminal; elsewhere a line now and then."""
 
-    def __init__(self, title: str, total: int, stream: TextIO | None = None) -> None:
+    def __init__(self, title: str, total: int, stream: "TextIO | None" = None) -> None:
         self.title = title
         self.total = total
         self.stream = stream or sys.stderr

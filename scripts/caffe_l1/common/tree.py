@@ -1,12 +1,9 @@
 """Recognise a Caffe source checkout, and what in it differs from the others."""
 
-from __future__ import annotations
-
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterator
+from typing import Iterator, NamedTuple
 
 from .errors import Refused, WrongUsage
 
@@ -27,8 +24,7 @@ COMMENT_OR_STRING = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class CaffeTree:
+class CaffeTree(NamedTuple):
     root: Path
     loss_header: str
     has_normalization: bool
@@ -89,7 +85,7 @@ def find_loss_header(root: Path) -> str:
                   "restore Caffe's headers", "include/caffe")
 
 
-def find_registration(root: Path, type_name: str) -> Iterator[tuple[str, int]]:
+def find_registration(root: Path, type_name: str) -> "Iterator[tuple[str, int]]":
     """The file and line where the tree registers this layer type, whatever the file is called."""
     name = re.escape(type_name.encode())
     pattern = re.compile(
@@ -106,7 +102,7 @@ def find_registration(root: Path, type_name: str) -> Iterator[tuple[str, int]]:
 def code_of(path: Path) -> bytes:
     """Its bytes with comments blanked, so that lines and offsets stay."""
 
-    def blank(match: re.Match[bytes]) -> bytes:
+    def blank(match: "re.Match[bytes]") -> bytes:
         text = match.group(0)
         return re.sub(rb"[^\n]", b" ", text) if text.startswith(b"/") else text
 

@@ -1,7 +1,5 @@
 """JSON from the tree is input, also where we once wrote it: of exactly the shape expected."""
 
-from __future__ import annotations
-
 import json
 import re
 from typing import Any
@@ -10,7 +8,7 @@ TEXT = "[^\0\ud800-\udfff]*"  # without halves of letters, which no file could h
 HASH = "[0-9a-f]{64}"
 
 
-def parse_object(data: bytes) -> dict[str, Any]:
+def parse_object(data: bytes) -> "dict[str, Any]":
     """Strict JSON, one object; else ValueError."""
     try:
         value = json.loads(data.decode(), parse_constant=not_a_number, object_pairs_hook=once)
@@ -25,7 +23,7 @@ def not_a_number(text: str) -> None:
     raise ValueError(f"{text} is not a number")
 
 
-def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def once(pairs: "list[tuple[str, Any]]") -> "dict[str, Any]":
     if len(dict(pairs)) != len(pairs):
         raise ValueError("a key is there twice")
     return dict(pairs)

@@ -1,7 +1,5 @@
 """doctor: a Python and a checkout in, lines or JSON out."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

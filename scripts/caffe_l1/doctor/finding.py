@@ -1,7 +1,5 @@
 """What the doctor finds, and what it means for the routes: no file is read here."""
 
-from __future__ import annotations
-
 from typing import Callable, Iterable, Iterator, NamedTuple
 
 from ..common.errors import KitError
@@ -31,7 +29,7 @@ class Finding(NamedTuple):
 class Route(NamedTuple):
     name: str
     works: bool
-    lacks: list[str]
+    lacks: "list[str]"
     text: str
 
 
@@ -56,13 +54,13 @@ def lacking(name: str, error: KitError) -> Finding:
     return Finding(name, LACKS, text, error.fix)
 
 
-def judge(findings: Iterable[Finding]) -> list[Route]:
+def judge(findings: Iterable[Finding]) -> "list[Route]":
     """The routes; what nobody could look at counts as there."""
     states = {finding.name: finding.state for finding in findings}
     return [judge_one(name, states) for name in ROUTES]
 
 
-def judge_one(name: str, states: dict[str, str]) -> Route:
+def judge_one(name: str, states: "dict[str, str]") -> Route:
     if states.get("L1Loss") == OK and name != "python":
         works, word = (True, "works") if name == "native" else (False, "not needed")
         return Route(name, works, [], f"{word}: this Caffe has an L1Loss already")

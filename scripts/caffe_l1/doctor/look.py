@@ -1,7 +1,5 @@
 """Look at the machine: one function for each thing a route may need."""
 
-from __future__ import annotations
-
 import shlex
 import shutil
 import subprocess
@@ -47,7 +45,7 @@ LAYER = "import os, l1_loss_layer; answer = os.path.abspath(l1_loss_layer.__file
 PROTOBUF = "import google.protobuf, l1_loss_parameter_pb2; answer = google.protobuf.__version__"
 
 
-def look(python: str, root: str | None) -> list[Finding]:
+def look(python: str, root: "str | None") -> "list[Finding]":
     """All there is to say about this machine and that Python."""
     return [finding("kit", kit), *pycaffe(python), *tools(), *protobuf(python), *library(python),
             *findings("checkout", checkout(root))]
@@ -86,7 +84,7 @@ def pycaffe(python: str) -> Iterator[Finding]:
                   fix=f"export PYTHONPATH={HOME / 'python_layer'}:$PYTHONPATH")
 
 
-def python_layer(types: list[str] | None) -> str:
+def python_layer(types: "list[str] | None") -> str:
     if types and "Python" not in types:
         raise Refused("this Caffe was built without it", "set WITH_PYTHON_LAYER := 1 in "
                       "Makefile.config and rebuild, or use the plugin")
@@ -174,7 +172,7 @@ def headers(caffe: installed.Caffe) -> str:
     return f"{caffe.include}, fit this compiler and protoc"
 
 
-def checkout(root: str | None) -> Iterator[Finding]:
+def checkout(root: "str | None") -> Iterator[Finding]:
     if not root:
         raise Refused("no source of Caffe to patch was named",
                       "name its folder: caffe-l1 doctor CAFFE_ROOT")
@@ -196,14 +194,14 @@ def sources(tree: CaffeTree) -> Iterator[Finding]:
             yield finding(name, try_source, tree, file, flags)
 
 
-def compiler_flags(tree: CaffeTree) -> list[str]:
+def compiler_flags(tree: CaffeTree) -> "list[str]":
     """Those of the checkout's own Makefile.config, else what a CPU-only build needs."""
     if tree.path(CONFIG).is_file() and tree.path("Makefile").is_file():
         return shlex.split(ask_make(tree.root, "$(COMMON_FLAGS)"))
     return ["-DCPU_ONLY", "-Iinclude", *(f"-I{folder}" for folder in hdf5_includes() if folder)]
 
 
-def try_source(tree: CaffeTree, file: str, flags: list[str]) -> str:
+def try_source(tree: CaffeTree, file: str, flags: "list[str]") -> str:
     if not tree.path(file).is_file():
         raise Refused("is missing", "restore this file of Caffe's", file)
     # The header of the BLAS calls glog's macros without including it.

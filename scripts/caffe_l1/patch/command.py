@@ -1,7 +1,5 @@
 """What the verbs of a checkout have in common: their options, and how they end."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

@@ -12,11 +12,9 @@ begins. Files beside the targets bear the number of the run that its journal tel
 removed whose bytes are not those of the journal: a user may have saved into it.
 """
 
-from __future__ import annotations
-
 import contextlib
 import re
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from ..common.errors import KitError, Mixed, RecordDamaged, Refused
 from ..common.folder import Folder, NotAFile, random_id
@@ -26,20 +24,19 @@ from .naming import Naming
 from .store import FOLDER, JOURNAL, RECORD, RESTORE, STAGING, Store, present, sha256
 
 
-@dataclass(frozen=True)
-class Change:
+class Change(NamedTuple):
     """One file: its bytes before and after, None where there is no file."""
 
     path: str
-    old: bytes | None
-    new: bytes | None
+    old: "bytes | None"
+    new: "bytes | None"
 
 
 # The whole of it
 
 
-def commit(store: Store, verb: str, changes: list[Change], folders: list[str],
-           record: bytes | None, blobs: list[bytes], type_name: str) -> list[str]:
+def commit(store: Store, verb: str, changes: "list[Change]", folders: "list[str]",
+           record: "bytes | None", blobs: "list[bytes]", type_name: str) -> "list[str]":
     """Make these changes and this record, or none of them; call it with the store locked.
 
     Returns what there is to say, of files beside the targets that someone had saved into.
@@ -68,19 +65,19 @@ def commit(store: Store, verb: str, changes: list[Change], folders: list[str],
     return []
 
 
-def interrupted(store: Store) -> str | None:
+def interrupted(store: Store) -> "str | None":
     """The verb of a run that was killed half-way, None where there is none."""
     journal = left_journal(store)
     return journal.verb if journal else None
 
 
-def left_journal(store: Store) -> Journal | None:
+def left_journal(store: Store) -> "Journal | None":
     """journal.staging is an older kit's: it counts only where there is no journal.json."""
     journal, staging = read_journal(store, JOURNAL), read_journal(store, STAGING)
     return journal or staging
 
 
-def recover(store: Store) -> list[str]:
+def recover(store: Store) -> "list[str]":
     """Take back what a killed run began, or tidy up where it was made; what there is to say."""
     journal = left_journal(store)
     store.read_own(RECORD)  # else what it is may come out half-way
@@ -118,11 +115,11 @@ def saved_into(path: str) -> str:
 # One step: a target, and what lies beside it
 
 
-def hash_of(data: bytes | None) -> str | None:
+def hash_of(data: "bytes | None") -> "str | None":
     return None if data is None else sha256(data)
 
 
-def peek(folder: Folder, name: str) -> str | None:
+def peek(folder: Folder, name: str) -> "str | None":
     """The hash of a file, None where nothing is; empty for what is no file."""
     try:
         return hash_of(folder.read(name))
@@ -130,7 +127,7 @@ def peek(folder: Folder, name: str) -> str | None:
         return ""
 
 
-def found(store: Store, step: Step) -> str | None:
+def found(store: Store, step: Step) -> "str | None":
     """The hash of the target, None where nothing is."""
     folder = store.at(step.folder)
     return peek(folder, step.name) if folder else None
@@ -144,7 +141,7 @@ def edited_just_now(step: Step) -> Refused:
 # Forward
 
 
-def stage(store: Store, journal: Journal, changes: list[Change], blobs: list[bytes]) -> None:
+def stage(store: Store, journal: Journal, changes: "list[Change]", blobs: "list[bytes]") -> None:
     ends = [end for change in changes for end in (change.old, change.new) if end is not None]
     for data in ends + blobs:
         store.put_blob(data)
@@ -217,7 +214,7 @@ def put_record(store: Store, journal: Journal) -> None:
     store.folder.sync()
 
 
-def tidy(store: Store, journal: Journal, made: bool) -> list[str]:
+def tidy(store: Store, journal: Journal, made: bool) -> "list[str]":
     """Remove what lies beside the targets, the journal last; returns what someone saved into."""
     left = [path for step in journal.steps for path in remove_beside(store, step, made)]
     if made == (journal.verb == "revert"):  # else they are to stay
@@ -230,7 +227,7 @@ def tidy(store: Store, journal: Journal, made: bool) -> list[str]:
     return left
 
 
-def remove_beside(store: Store, step: Step, made: bool) -> list[str]:
+def remove_beside(store: Store, step: Step, made: bool) -> "list[str]":
     folder = store.at(step.folder)
     if folder is None:
         return []
@@ -292,7 +289,7 @@ def check_ours(store: Store, journal: Journal, step: Step) -> None:
         raise RecordDamaged(problem, RESTORE, step.path)
 
 
-def take_back(store: Store, journal: Journal) -> list[str]:
+def take_back(store: Store, journal: Journal) -> "list[str]":
     """An error leaves the journal: the next run goes on from there."""
     try:
         for step in reversed(journal.steps):
@@ -315,7 +312,7 @@ def move_back(store: Store, step: Step) -> None:
         folder.unlink(step.beside)  # it was linked into its place
     if step.old is not None:
         if now == step.new and not kept(folder, step):
-            stage_step(store, replace(step, old=step.new, new=step.old))
+            stage_step(store, step._replace(old=step.new, new=step.old))
         name = kept(folder, step)
         if name:
             put_back(folder, step, name)
@@ -324,7 +321,7 @@ def move_back(store: Store, step: Step) -> None:
     folder.sync()
 
 
-def kept(folder: Folder, step: Step) -> str | None:
+def kept(folder: Folder, step: Step) -> "str | None":
     """The name under which the old file lies, where it was moved out of its place."""
     return next((name for name in step.siblings if peek(folder, name) == step.old), None)
 

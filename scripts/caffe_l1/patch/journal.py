@@ -1,9 +1,7 @@
 """What a run is about to do, as it lies in the tree until it is done."""
 
-from __future__ import annotations
-
 import json
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..common.errors import RecordDamaged, WrongUsage
 from ..common.tree import PROTO
@@ -15,13 +13,12 @@ from .store import FOLDER, RESTORE, Store
 FORMAT = 2
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """A change as the journal holds it: hashes, the bytes themselves lie in the store."""
 
     path: str
-    old: str | None
-    new: str | None
+    old: "str | None"
+    new: "str | None"
     run: str
 
     @property
@@ -43,24 +40,24 @@ class Step:
         return self.siblings[0]
 
     @property
-    def siblings(self) -> tuple[str, str]:
+    def siblings(self) -> "tuple[str, str]":
         end = f"-{self.run}" if self.run else ""
         return f".{self.name}.l1loss-kit-old{end}", f".{self.name}.l1loss-kit-new{end}"
 
 
-@dataclass(frozen=True)
-class Journal:
+class Journal(NamedTuple):
     verb: str
     run: str  # a random number; empty where a kit of format 1 wrote it
     type_name: str
-    steps: list[Step]
-    folders: list[str]  # made by apply, removed by revert; outer ones first
-    record: str | None
-    keep: list[str]  # the blobs that the record speaks of
+    steps: "list[Step]"
+    folders: "list[str]"  # made by apply, removed by revert; outer ones first
+    record: "str | None"
+    keep: "list[str]"  # the blobs that the record speaks of
 
     def to_bytes(self) -> bytes:
         steps = [{"path": step.path, "old": step.old, "new": step.new} for step in self.steps]
-        return json.dumps(dict(vars(self), steps=steps, format=FORMAT), indent=1).encode() + b"\n"
+        fields = dict(self._asdict(), steps=steps, format=FORMAT)
+        return json.dumps(fields, indent=1).encode() + b"\n"
 
 
 STEP = {"path": TEXT, "old": (HASH, None), "new": (HASH, None)}
@@ -76,7 +73,7 @@ SHAPE = {**SHAPE_OF_1, "format": FORMAT, "steps": [STEP], "type_name": TEXT,
          "run": "(?:[0-9a-f]{16})?"}
 
 
-def read_journal(store: Store, name: str) -> Journal | None:
+def read_journal(store: Store, name: str) -> "Journal | None":
     """The journal, None where there is none; RecordDamaged where it cannot be trusted."""
     data = store.read_own(name)
     if data is None:
@@ -96,7 +93,7 @@ def read_journal(store: Store, name: str) -> Journal | None:
         raise RecordDamaged(problem, RESTORE, f"{FOLDER}/{name}") from None
 
 
-def type_name_of_1(record: str | None, store: Store) -> str:
+def type_name_of_1(record: "str | None", store: Store) -> str:
     known = read_record(store) if record is None else parse_record(record.encode("utf-8"))
     return known.type_name if known else Naming().type_name
 

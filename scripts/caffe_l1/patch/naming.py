@@ -1,9 +1,7 @@
 """How our layer is called in a tree, and our sources under those names."""
 
-from __future__ import annotations
-
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..common.errors import WrongUsage
 
@@ -15,8 +13,7 @@ OUR_NAMES = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class Naming:
+class Naming(NamedTuple):
     """Default: type: "L1Loss" with `optional L1LossParameter l1_loss_param = 1701`."""
 
     type_name: str = "L1Loss"

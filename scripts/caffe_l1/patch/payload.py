@@ -1,7 +1,5 @@
 """What the kit puts into a tree: the files of caffe_patch/, made to fit the tree."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 
@@ -23,7 +21,7 @@ def message_text(naming: Naming, patch: Path = PATCH) -> bytes:
     return rename(text.partition(b"package caffe;")[2].strip(), naming)
 
 
-def source_files(tree: CaffeTree, naming: Naming, patch: Path = PATCH) -> dict[str, bytes]:
+def source_files(tree: CaffeTree, naming: Naming, patch: Path = PATCH) -> "dict[str, bytes]":
     """The path in the tree and the bytes of every source file."""
     paths = [p for p in patch.rglob("*") if p.suffix in ORDER and p.is_file()]
     paths.sort(key=lambda p: ("test" in p.name, ORDER.index(p.suffix), p.name))
@@ -41,7 +39,8 @@ def may_be_ours(path: str, naming: Naming) -> bool:
 
 def fit(source: bytes, tree: CaffeTree, naming: Naming) -> bytes:
     """The marked block of #defines in the header says what differs between trees."""
-    values = {name: str(int(has)) for name, has in vars(tree).items() if name.startswith("has_")}
+    values = {name: str(int(has)) for name, has in tree._asdict().items()
+              if name.startswith("has_")}
     values["base_header"] = f'"{tree.loss_header}"'
     for name, value in values.items():
         macro = f"{naming.stem}_{name}".upper()

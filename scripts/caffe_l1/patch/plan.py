@@ -3,12 +3,9 @@
 `check` shows this plan; `apply` and `revert` make it.
 """
 
-from __future__ import annotations
-
 import os
-from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 from .. import VERSION
 from ..common.errors import Refused
@@ -23,30 +20,28 @@ from .store import Store, check_locks, sha256
 from .target import check_writable, read_target
 
 
-@dataclass(frozen=True)
-class Plan:
-    changes: list[Change]
-    folders: list[str]
-    record: Record | None
-    blobs: list[bytes]  # what the record speaks of
-    notes: list[str]
+class Plan(NamedTuple):
+    changes: "list[Change]"
+    folders: "list[str]"
+    record: "Record | None"
+    blobs: "list[bytes]"  # what the record speaks of
+    notes: "list[str]"
     done: bool  # the tree is as wanted, and the record too
 
 
-@dataclass(frozen=True)
-class Context:
+class Context(NamedTuple):
     """One tree with its record, and how the layer is called in it."""
 
     tree: CaffeTree
     store: Store
-    record: Record | None
+    record: "Record | None"
     naming: Naming
 
     def parse(self, data: bytes) -> Any:
         return parse(data, self.tree.path(PROTO).parent)
 
     @property
-    def wanted(self) -> dict[str, bytes]:
+    def wanted(self) -> "dict[str, bytes]":
         return source_files(self.tree, self.naming)
 
     @property
@@ -59,23 +54,23 @@ class Context:
         return self.record.addition if self.record else self.new
 
     @property
-    def known(self) -> dict[str, FileRecord]:
+    def known(self) -> "dict[str, FileRecord]":
         return {file.path: file for file in self.record.files} if self.record else {}
 
     @property
-    def files(self) -> list[FileRecord]:
+    def files(self) -> "list[FileRecord]":
         """Those of the record; without one, those that this kit would put there."""
         if self.record:
             return self.record.files
         return [FileRecord(path, sha256(data), False) for path, data in self.wanted.items()]
 
-    def with_number_in(self, proto: bytes) -> Context:
+    def with_number_in(self, proto: bytes) -> "Context":
         """Without a record, the field's number is the one that the tree gives it."""
         number = None if self.record else field_number(proto, self.naming.field_name, self.parse)
-        return replace(self, naming=replace(self.naming, field_id=number)) if number else self
+        return self._replace(naming=self.naming._replace(field_id=number)) if number else self
 
 
-def naming_for(record: Record | None, given: dict[str, Any]) -> Naming:
+def naming_for(record: "Record | None", given: "dict[str, Any]") -> Naming:
     """A tree that has our layer keeps its names and number; asking for others is an error."""
     if record is None:
         return Naming(**given)
@@ -117,20 +112,20 @@ def plan_apply(context: Context) -> Plan:
 
 
 def new_record(
-    context: Context, wanted: dict[str, bytes], theirs: set[str], folders: list[str],
+    context: Context, wanted: "dict[str, bytes]", theirs: "set[str]", folders: "list[str]",
     before: bytes, after: bytes
 ) -> Record:
     known = context.known
     files = [FileRecord(path, sha256(new), known[path].adopted if path in known else path in theirs)
              for path, new in wanted.items()]
     return Record(
-        kit=VERSION, **vars(context.naming), message=context.new.text.decode("utf-8"),
+        kit=VERSION, **context.naming._asdict(), message=context.new.text.decode("utf-8"),
         proto_before=sha256(before), proto_after=sha256(after), files=files,
         folders=folders or (context.record.folders if context.record else []))
 
 
 def check_not_registered(
-    context: Context, wanted: dict[str, bytes], found: dict[str, bytes | None]
+    context: Context, wanted: "dict[str, bytes]", found: "dict[str, bytes | None]"
 ) -> None:
     for file, line in find_registration(context.tree.root, context.naming.type_name):
         if file not in context.known and not (file in wanted and found[file] == wanted[file]):
@@ -138,7 +133,7 @@ def check_not_registered(
             raise Refused(problem, f"use it, or {OTHER_NAMES}", file, line)
 
 
-def check_target(context: Context, path: str, data: bytes | None, new: bytes) -> None:
+def check_target(context: Context, path: str, data: "bytes | None", new: bytes) -> None:
     """What stands where ours goes is ours, or byte for byte the same."""
     if data is None or data == new:
         return
@@ -149,14 +144,14 @@ def check_target(context: Context, path: str, data: bytes | None, new: bytes) ->
                       path, first_line_changed(data, new))
 
 
-def edit_proto(context: Context, proto: bytes) -> tuple[bytes, bytes]:
+def edit_proto(context: Context, proto: bytes) -> "tuple[bytes, bytes]":
     """caffe.proto without our lines, and with the ones of this kit, wherever they stand by now."""
     before, new = without_ours(context, proto), context.new
     there = before != proto and context.ours == new
     return before, proto if there else insert(before, new, context.parse)
 
 
-def missing_folders(store: Store, paths: dict[str, bytes]) -> list[str]:
+def missing_folders(store: Store, paths: "dict[str, bytes]") -> "list[str]":
     above = {str(folder) for path in paths for folder in PurePosixPath(path).parents} - {"."}
     return sorted(folder for folder in above if store.at(folder) is None)
 
@@ -181,7 +176,7 @@ def plan_revert(context: Context) -> Plan:
     return Plan(changes, record.folders if record else [], None, [], notes, done)
 
 
-def taken_out(context: Context, file: FileRecord) -> list[Change]:
+def taken_out(context: Context, file: FileRecord) -> "list[Change]":
     there = os.path.lexists(str(context.tree.path(file.path)))
     data = read_target(context.store, file.path) if there else None
     if data is None:

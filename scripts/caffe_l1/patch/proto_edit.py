@@ -3,12 +3,9 @@
 Where things stand is what protoc reports; nothing here searches the text for braces.
 """
 
-from __future__ import annotations
-
 import re
-from dataclasses import dataclass
 from os.path import commonprefix
-from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, NamedTuple, Tuple
 
 from ..common.errors import Refused
 from ..common.tree import PROTO, line_of
@@ -27,8 +24,7 @@ IN_FILE = ("message_type", "enum_type", "service", "extension")
 IN_MESSAGE = ("field", "oneof_decl", "nested_type", "enum_type")
 
 
-@dataclass(frozen=True)
-class Addition:
+class Addition(NamedTuple):
     """What goes in: the text of the message, and the declaration of the field."""
 
     message: str
@@ -55,7 +51,7 @@ class Source:
     def field(self, name: str) -> Path:
         return path_of(name, self.in_host("field"))
 
-    def in_host(self, *kinds: str) -> list[tuple[Path, Any]]:
+    def in_host(self, *kinds: str) -> "list[tuple[Path, Any]]":
         """What LayerParameter lists of these kinds."""
         path = self.message(HOST)
         return list(listed(self.file.message_type[path[1]], *kinds, above=path)) if path else []
@@ -79,18 +75,18 @@ class Source:
         return offset
 
 
-def listed(descriptor: Any, *kinds: str, above: Path = ()) -> Iterator[tuple[Path, Any]]:
+def listed(descriptor: Any, *kinds: str, above: Path = ()) -> "Iterator[tuple[Path, Any]]":
     for kind in kinds:
         number = descriptor.DESCRIPTOR.fields_by_name[kind].number
         for index, item in enumerate(getattr(descriptor, kind)):
             yield (*above, number, index), item
 
 
-def path_of(name: str, items: Iterable[tuple[Path, Any]]) -> Path:
+def path_of(name: str, items: "Iterable[tuple[Path, Any]]") -> Path:
     return next((path for path, item in items if item.name == name), ())
 
 
-def field_number(data: bytes, name: str, parse: Parse) -> int | None:
+def field_number(data: bytes, name: str, parse: Parse) -> "int | None":
     fields = Source(data, parse).in_host("field")
     return next((field.number for _, field in fields if field.name == name), None)
 
@@ -238,7 +234,7 @@ def check_number_free(source: Source, number: int) -> None:
                           source.line(path))
 
 
-def free_number(used: list[range]) -> int:
+def free_number(used: "list[range]") -> int:
     """The next from 1702 on that nothing uses or keeps, else the last one below."""
     used = [*used, range(FIRST_RESERVED, LAST_RESERVED + 1)]
     above = sorted({1702, *(numbers.stop for numbers in used)})
@@ -248,7 +244,7 @@ def free_number(used: list[range]) -> int:
 
 
 def check_difference(
-    before: FileDescriptorProto, after: FileDescriptorProto, addition: Addition
+    before: "FileDescriptorProto", after: "FileDescriptorProto", addition: Addition
 ) -> None:
     """protoc's own view of the two files differs by exactly our message and our field."""
     rest = without_places(after)
@@ -265,7 +261,7 @@ def check_difference(
                       "report this file to the kit's authors", PROTO)
 
 
-def without_places(file: FileDescriptorProto) -> FileDescriptorProto:
+def without_places(file: "FileDescriptorProto") -> "FileDescriptorProto":
     other = type(file)()
     other.CopyFrom(file)
     other.ClearField("source_code_info")

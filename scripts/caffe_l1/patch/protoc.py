@@ -1,7 +1,5 @@
 """protoc itself parses caffe.proto; the protobuf package reads what it reports."""
 
-from __future__ import annotations
-
 import functools
 import os
 import re
@@ -22,7 +20,7 @@ if TYPE_CHECKING:
 ERROR_LINE = re.compile(r"^(?:\S*/)?caffe\.proto:(\d+):(?:\d+:)? ?(.*)$", re.MULTILINE)
 
 
-def parse(data: bytes, folder: Path) -> FileDescriptorProto:
+def parse(data: bytes, folder: Path) -> "FileDescriptorProto":
     """The descriptor, with source positions, of caffe.proto with these bytes.
 
     `folder` is where caffe.proto stands in the tree: imports are looked up from there.

@@ -1,9 +1,7 @@
 """What the kit did to a tree, kept in it as record.json."""
 
-from __future__ import annotations
-
 import json
-from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 from .. import VERSION
 from ..common.errors import RecordDamaged, WrongUsage
@@ -16,15 +14,13 @@ from .store import FOLDER, RECORD, RESTORE, Store
 FORMAT = 1
 
 
-@dataclass(frozen=True)
-class FileRecord:
+class FileRecord(NamedTuple):
     path: str
     after: str  # sha256 of the bytes the kit put there
     adopted: bool  # was there before, byte for byte the same: revert leaves it
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(NamedTuple):
     kit: str
     type_name: str
     field_name: str
@@ -32,8 +28,8 @@ class Record:
     message: str  # the text of the message, lines ending in \n
     proto_before: str  # sha256
     proto_after: str
-    files: list[FileRecord]
-    folders: list[str]  # made by the kit
+    files: "list[FileRecord]"
+    folders: "list[str]"  # made by the kit
 
     @property
     def naming(self) -> Naming:
@@ -44,11 +40,13 @@ class Record:
         return addition(self.naming, self.message.encode("utf-8"))
 
     @property
-    def blobs(self) -> list[str]:
+    def blobs(self) -> "list[str]":
         return [self.proto_before, self.proto_after] + [file.after for file in self.files]
 
     def to_bytes(self) -> bytes:
-        return json.dumps(dict(asdict(self), format=FORMAT), indent=1).encode() + b"\n"
+        files = [file._asdict() for file in self.files]
+        fields = dict(self._asdict(), files=files, format=FORMAT)
+        return json.dumps(fields, indent=1).encode() + b"\n"
 
 
 SHAPE = {
@@ -69,7 +67,7 @@ def addition(naming: Naming, text: bytes) -> Addition:
     return Addition(naming.message, naming.field_name, naming.field_id, text)
 
 
-def read_record(store: Store) -> Record | None:
+def read_record(store: Store) -> "Record | None":
     """The record, None where there is none; RecordDamaged where it cannot be trusted."""
     data = store.read_own(RECORD)
     return None if data is None else parse_record(data)
@@ -104,7 +102,7 @@ def check_meaning(record: Record) -> None:
     check_paths([file.path for file in record.files], record.folders, record.naming)
 
 
-def check_paths(files: list[str], folders: list[str], naming: Naming) -> None:
+def check_paths(files: "list[str]", folders: "list[str]", naming: Naming) -> None:
     """Only what a kit puts into a tree under these names, each once."""
     for path in files:
         if not may_be_ours(path, naming):

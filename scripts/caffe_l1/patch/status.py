@@ -1,8 +1,6 @@
 """What a tree holds of the kit, read from the tree itself; the record only says what is ours."""
 
-from __future__ import annotations
-
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..common.errors import Refused, one_line
 from ..common.tree import PROTO, find_registration
@@ -12,8 +10,7 @@ from .plan import Context, is_as_put, line_edited, without_ours
 from .record import FileRecord
 
 
-@dataclass(frozen=True)
-class FileState:
+class FileState(NamedTuple):
     path: str
     state: str  # absent, applied, modified, foreign
     line: int = 0
@@ -22,13 +19,12 @@ class FileState:
         return f"{self.path}:{self.line}" if self.line else self.path
 
 
-@dataclass(frozen=True)
-class State:
+class State(NamedTuple):
     word: str  # not applied, applied, partial, interrupted, foreign, modified, busy
     text: str
-    files: list[FileState]
+    files: "list[FileState]"
     naming: Naming
-    kit: str | None = None
+    kit: "str | None" = None
 
 
 def read_state(context: Context) -> State:
@@ -63,7 +59,7 @@ def file_state(context: Context, file: FileRecord) -> FileState:
     return FileState(file.path, word, line_edited(context, file, data))
 
 
-def summary(context: Context, files: list[FileState]) -> tuple[str, str]:
+def summary(context: Context, files: "list[FileState]") -> "tuple[str, str]":
     """The state of the tree, in a word and in a line."""
     for word in ("foreign", "modified"):
         places = [str(file) for file in files if file.state == word]

@@ -4,8 +4,6 @@ It lies beside src/, not under it, where make's `find` would compile what it hol
 to ignore it. A clone may bring such a folder along: what is in it is looked at like any input.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import fcntl
@@ -14,7 +12,7 @@ import os
 import stat
 import time
 from pathlib import Path
-from typing import Callable, Iterator, TypeVar
+from typing import Callable, Dict, Iterator, TypeVar
 
 from ..common.errors import KitError, RecordDamaged, Refused
 from ..common.folder import NEW, Folder, NotAFile, NotAFolder, is_own, no_umask, open_root, removed
@@ -37,11 +35,11 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = open_root(root)
-        self.folders: dict[str, Folder] = {}
+        self.folders: Dict[str, Folder] = {}
 
     # The tree
 
-    def at(self, path: str) -> Folder | None:
+    def at(self, path: str) -> "Folder | None":
         """A folder of the tree, the same one to the end of this run; no link leads to it."""
         if not path:
             return self.root
@@ -54,14 +52,14 @@ class Store:
             self.folders[path] = found
         return self.folders[path]
 
-    def read_target(self, path: str) -> bytes | None:
+    def read_target(self, path: str) -> "bytes | None":
         above, _, name = path.rpartition("/")
         folder = self.at(above)
         return folder.read(name) if folder else None
 
     # The kit's own
 
-    def ours(self, path: str = FOLDER) -> Folder | None:
+    def ours(self, path: str = FOLDER) -> "Folder | None":
         try:
             return self.at(path)
         except NotAFolder:
@@ -161,7 +159,7 @@ class Store:
         with contextlib.suppress(FileNotFoundError):
             self.folder.unlink(name)
 
-    def read_own(self, name: str) -> bytes | None:
+    def read_own(self, name: str) -> "bytes | None":
         """A file of ours, by whoever may write in this tree; else RecordDamaged."""
         folder = self.ours()
         status = folder.status(name) if folder else None
@@ -185,7 +183,7 @@ class Store:
         if self.read_blob(sha256(data)) is None:
             self.put(self.blobs, sha256(data), data)
 
-    def read_blob(self, name: str) -> bytes | None:
+    def read_blob(self, name: str) -> "bytes | None":
         """None where it is missing, or not what its name says."""
         folder = self.ours(BLOBS)
         if folder is None or not folder.is_file(name):
@@ -199,7 +197,7 @@ class Store:
             raise RecordDamaged("is missing or was edited", RESTORE, f"{BLOBS}/{name}")
         return data
 
-    def keep_blobs(self, names: list[str]) -> None:
+    def keep_blobs(self, names: "list[str]") -> None:
         """Remove the other ones; what is not a blob by name and hash is not ours to remove."""
         for name in self.blobs.names():
             if name not in names and self.read_blob(name) is not None:
@@ -207,7 +205,7 @@ class Store:
         self.blobs.sync()
 
 
-def present(folder: Folder | None, path: str) -> Folder:
+def present(folder: "Folder | None", path: str) -> Folder:
     if folder is None:
         raise removed(path)
     return folder

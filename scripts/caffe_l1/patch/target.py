@@ -1,7 +1,5 @@
 """Look at a file the kit is about to change, and refuse what it could not change safely."""
 
-from __future__ import annotations
-
 import errno
 import os
 import stat
@@ -11,7 +9,7 @@ from ..common.folder import Folder, attributes, foreign_group
 from .store import Store
 
 
-def read_target(store: Store, path: str) -> bytes | None:
+def read_target(store: Store, path: str) -> "bytes | None":
     """The bytes, None where there is no file; Refused for links and for what is read-only."""
     above, _, name = path.rpartition("/")
     check_writable(innermost(store, above))

@@ -1,11 +1,8 @@
 """check, apply, status and revert: open the tree, plan, and make the plan."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import os
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, Callable, Iterator
 
@@ -114,22 +111,22 @@ def state_of(options: argparse.Namespace, report: Report) -> State:
         state = State("busy", error.problem, [], asked)
     report.set_naming(state.naming)
     report.state, report.kit = state.word, state.kit
-    report.files = [dict(vars(file)) for file in state.files]
+    report.files = [file._asdict() for file in state.files]
     return state
 
 
 # Around the plan
 
 
-def asked_names(options: argparse.Namespace) -> dict[str, Any]:
+def asked_names(options: argparse.Namespace) -> "dict[str, Any]":
     """What is given of --type-name, --field-name and --field-id."""
-    given = {field.name: getattr(options, field.name) for field in fields(Naming)}
+    given = {name: getattr(options, name) for name in Naming._fields}
     given = {name: value for name, value in given.items() if value is not None}
     check_naming(Naming(**given))
     return given
 
 
-def opened(tree: CaffeTree, store: Store, given: dict[str, Any], report: Report) -> Context:
+def opened(tree: CaffeTree, store: Store, given: "dict[str, Any]", report: Report) -> Context:
     record = read_record(store)
     naming = naming_for(record, given)
     report.set_naming(naming)
@@ -182,7 +179,7 @@ def kind(change: Change) -> str:
     return "deleted" if change.new is None else "edited"
 
 
-def files_of(plan: Plan) -> list[dict[str, Any]]:
+def files_of(plan: Plan) -> "list[dict[str, Any]]":
     return [{"path": change.path, "state": kind(change), "line": 0} for change in plan.changes]
 
 

@@ -1,7 +1,5 @@
 """Questions to a Python in a process of its own: importing Caffe may end the process."""
 
-from __future__ import annotations
-
 import ast
 import os
 import re
@@ -31,7 +29,8 @@ def ask(python: str, question: str, *path: str, fix: str = "") -> Any:
             "sys.stdout.flush()")
     try:
         done = subprocess.run([python, "-c", code], env=environment, timeout=SECONDS,
-                              stdin=subprocess.DEVNULL, capture_output=True)
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE)
     except OSError as error:
         raise Refused(error.strerror or str(error), "name a Python with --python",
                       python) from None

@@ -1,7 +1,5 @@
 """Compile the native layer's sources against an installed Caffe."""
 
-from __future__ import annotations
-
 import os
 import re
 import stat
@@ -67,7 +65,7 @@ def build(caffe: Caffe, output_file: Path, openmp: bool = True) -> None:
         place(staged, output_file)
 
 
-def build_beside(caffe: Caffe, sources: list[Path], output_file: Path) -> None:
+def build_beside(caffe: Caffe, sources: "list[Path]", output_file: Path) -> None:
     """Write a shared library of other sources, compiled just as the plugin is."""
     with tempfile.TemporaryDirectory(prefix="l1-loss-plugin-") as scratch:
         generate_messages(caffe, Path(scratch))
@@ -178,7 +176,7 @@ def compile_layer(caffe: Caffe, scratch: Path, staged: Path, openmp: bool) -> No
     link(caffe, [f"-Wl,--version-script={EXPORTS}", *flags, *threads, *sources], staged)
 
 
-def openmp_flags() -> list[str]:
+def openmp_flags() -> "list[str]":
     """Those that make the layer use every core, where the compiler can."""
     tried = subprocess.run(["g++", "-fopenmp", "-shared", "-x", "c++", os.devnull, "-o",
                             os.devnull], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -188,7 +186,7 @@ def openmp_flags() -> list[str]:
     return []
 
 
-def compiler_flags(caffe: Caffe, scratch: Path) -> list[str]:
+def compiler_flags(caffe: Caffe, scratch: Path) -> "list[str]":
     """-O2, as Caffe's Makefile has it."""
     own = package(caffe)
     includes = [scratch, scratch / own, OWN, scratch / "include", caffe.include]
@@ -196,7 +194,7 @@ def compiler_flags(caffe: Caffe, scratch: Path) -> list[str]:
     return ["-O2", "-fPIC", f"-D{PACKAGE}={own}", device, *(f"-I{folder}" for folder in includes)]
 
 
-def link(caffe: Caffe, arguments: list[str], output_file: Path) -> None:
+def link(caffe: Caffe, arguments: "list[str]", output_file: Path) -> None:
     """The folder of Caffe is recorded in the plugin where the loader would not look by itself.
 
     LD_PRELOAD loads the plugin into every program of a command, those without Caffe too.
@@ -209,7 +207,7 @@ def link(caffe: Caffe, arguments: list[str], output_file: Path) -> None:
          str(caffe.library), *path, *cuda, *LIBRARIES])
 
 
-def nvcc_command(flags: list[str], scratch: Path) -> list[str]:
+def nvcc_command(flags: "list[str]", scratch: Path) -> "list[str]":
     """For the GPUs of this machine, or for nvcc's default where there are none."""
     device = [f"-gencode=arch=compute_{n},code=sm_{n}" for n in cuda_architectures()]
     host = ["-Xcompiler=-fPIC" if flag == "-fPIC" else flag for flag in flags]
@@ -225,7 +223,7 @@ def cuda_home() -> str:
     return home
 
 
-def run(command: list[str]) -> None:
+def run(command: "list[str]") -> None:
     done = completed(command)
     if done.returncode != 0:
         first = next(iter([*error_lines(done), *done.stdout.splitlines()[-1:]]), "no message")
@@ -233,7 +231,7 @@ def run(command: list[str]) -> None:
                           "install what is missing; the command was: " + " ".join(command))
 
 
-def error_lines(done: subprocess.CompletedProcess[str]) -> list[str]:
+def error_lines(done: "subprocess.CompletedProcess[str]") -> "list[str]":
     """What a compiler that failed complains of."""
     lines = done.stdout.splitlines() if done.returncode else []
     return [line.strip() for line in lines if "error" in line or "undefined" in line]

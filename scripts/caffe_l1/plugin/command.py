@@ -4,8 +4,6 @@
 command line tool. It is compiled from the very sources that apply puts into a checkout.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 import time

@@ -1,7 +1,5 @@
 """caffe.proto as the library itself carries it, which no version of a header can contradict."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 
@@ -13,7 +11,7 @@ START = re.compile(rb"\n[\x01-\x7f]((?:[\w./-]+/)?caffe\.proto)\x12\x05caffe")
 TAGS = b"\x0a\x12\x1a\x22\x2a\x32\x3a\x42\x62"
 
 
-def descriptor_in(library: Path) -> tuple[str, bytes]:
+def descriptor_in(library: Path) -> "tuple[str, bytes]":
     """The name of caffe.proto and its serialized FileDescriptorProto."""
     data = library.read_bytes()
     found = START.search(data)
@@ -33,7 +31,7 @@ def end_of_message(data: bytes, position: int) -> int:
     return position
 
 
-def varint(data: bytes, position: int) -> tuple[int, int]:
+def varint(data: bytes, position: int) -> "tuple[int, int]":
     """A number in protobuf's base 128, least digits first, and the position behind it."""
     number = shift = 0
     while data[position] & 0x80:

@@ -1,7 +1,5 @@
 """Find the Caffe that is installed: its library and its headers."""
 
-from __future__ import annotations
-
 import glob
 import os
 import re
@@ -42,7 +40,7 @@ def find(python: str = sys.executable) -> Caffe:
                  cpu_only="caffe_gpu_memcpy" not in exported, has_l1_loss="L1LossLayer" in exported)
 
 
-def pycaffe_core(root: str | None, python: str) -> str:
+def pycaffe_core(root: "str | None", python: str) -> str:
     """The file of pycaffe's compiled core; empty where that Python cannot import it."""
     folder = f"{root}/python"
     built = root and glob.glob(f"{folder}/caffe/_caffe*.so")
@@ -53,7 +51,7 @@ def pycaffe_core(root: str | None, python: str) -> str:
         return ""
 
 
-def find_library(root: str | None, core: str) -> Path:
+def find_library(root: "str | None", core: str) -> Path:
     """The shared library; a static one where it should be is an error that says so."""
     found = library_in([f"{root}/{folder}" for folder in BUILT_FOLDERS]) if root else None
     if not found and core:
@@ -69,7 +67,7 @@ def find_library(root: str | None, core: str) -> Path:
     return found
 
 
-def library_in(folders: Sequence[str]) -> Path | None:
+def library_in(folders: Sequence[str]) -> "Path | None":
     for folder in folders:
         for shared in sorted(glob.glob(f"{folder}/libcaffe.so*")):
             if os.path.exists(shared):
@@ -85,7 +83,7 @@ def static_library(file: str) -> Refused:
                    "shared library", "build Caffe with BUILD_SHARED_LIBS on", file)
 
 
-def find_include(root: str | None, library: Path) -> Path:
+def find_include(root: "str | None", library: Path) -> Path:
     """The headers nearest to the library; a checkout's are taken last, it may be any version."""
     folders = [str(parent / "include") for parent in list(library.parents)[:4]]
     for folder in [*folders, *INCLUDE_FOLDERS, *([f"{root}/include"] if root else [])]:
@@ -104,10 +102,10 @@ def output(command: Sequence[str]) -> str:
     return completed(command).stdout
 
 
-def completed(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+def completed(command: Sequence[str]) -> "subprocess.CompletedProcess[str]":
     """A command that has ended; its stdout holds what it wrote to stderr too."""
     try:
         return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                              text=True, errors="replace")
+                              universal_newlines=True, errors="replace")
     except FileNotFoundError:
         raise not_on_path(command[0]) from None

@@ -1,7 +1,5 @@
 """switch-route: a net and a route in, a diff out."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Read a net and put another in its place: whole or not at all."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

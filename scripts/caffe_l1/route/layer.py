@@ -1,7 +1,5 @@
 """Where the L1 layers of a net are, and the parts of one that depend on its route."""
 
-from __future__ import annotations
-
 from typing import Any, Iterator, NamedTuple
 
 from . import options
@@ -20,19 +18,19 @@ class Layer(NamedTuple):
     start: int  # of what stands between its brackets
     end: int
     type: Field
-    block: Field | None  # python_param or l1_loss_param
-    comments: list[bytes]  # inside the block
+    block: "Field | None"  # python_param or l1_loss_param
+    comments: "list[bytes]"  # inside the block
     has_weight: bool
     options: Options
     loss_param: Options
 
     @property
-    def fits(self) -> tuple[str, ...]:
+    def fits(self) -> "tuple[str, ...]":
         """Without options a native layer is a plugin's as well."""
         return ("native", "plugin") if self.block is None else (self.route,)
 
 
-def layers(fields: list[Field], comments: list[Token]) -> list[Layer]:
+def layers(fields: "list[Field]", comments: "list[Token]") -> "list[Layer]":
     return [read(field, comments) for field in layer_fields(fields) if is_ours(field.value)]
 
 
@@ -53,19 +51,19 @@ def is_ours(fields: Any) -> bool:
     return names == [b"l1_loss_layer", b"L1LossLayer"]
 
 
-def find(fields: list[Field], name: str) -> Field | None:
+def find(fields: "list[Field]", name: str) -> "Field | None":
     found = [field for field in fields if field.name == name]
     if len(found) > 1:
         raise Problem(f'"{name}" is given twice in this layer; fix: remove one', found[1].start)
     return found[0] if found else None
 
 
-def string(fields: list[Field], name: str) -> bytes | None:
+def string(fields: "list[Field]", name: str) -> "bytes | None":
     field = find(fields, name)
     return field.get(bytes) if field else None
 
 
-def read(layer: Field, comments: list[Token]) -> Layer:
+def read(layer: Field, comments: "list[Token]") -> Layer:
     fields: Any = layer.value
     kind, loss_param, python, native = (
         find(fields, name) for name in ("type", "loss_param", "python_param", "l1_loss_param"))

@@ -4,8 +4,6 @@ What an option may be, and how an error says so, is python_layer/l1_loss_checks.
 text format spells it depends on its type in L1LossParameter, the kit's .proto file.
 """
 
-from __future__ import annotations
-
 import re
 import sys
 from typing import Any, Collection, Dict
@@ -31,7 +29,7 @@ NORMALIZATIONS = {"FULL": "MEAN", "VALID": "VALID_MEAN", "BATCH_SIZE": "BATCHMEA
                   "0": "MEAN", "1": "VALID_MEAN", "2": "BATCHMEAN", "3": "SUM"}
 
 
-def checked(given: dict[str, Any], offset: int) -> Options:
+def checked(given: "dict[str, Any]", offset: int) -> Options:
     """The options of these values, of which None is the default."""
     given = {name: value for name, value in given.items() if value is not None}
     try:
@@ -60,7 +58,7 @@ def of_block(block: Field) -> Options:
     return {}
 
 
-def once(message: Field, allowed: Collection[str]) -> list[Field]:
+def once(message: Field, allowed: Collection[str]) -> "list[Field]":
     """The fields of a message, each allowed and given once, or Problem."""
     seen = set()
     for field in message.get(list):

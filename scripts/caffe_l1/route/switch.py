@@ -4,8 +4,6 @@ What is written depends on the options and on what stands around them alone, whi
 so a layer that was written once comes back byte for byte from a round through all routes.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from typing import List, NamedTuple, Tuple
@@ -36,7 +34,7 @@ def switch(data: bytes, to: str) -> Switched:
     return Switched(replace(data, edits), len(found), len(changed))
 
 
-def no_layer(fields: list[Field]) -> Problem:
+def no_layer(fields: "list[Field]") -> Problem:
     for field in fields:
         if field.name == "layers":
             return Problem("no L1 layer, and the old layers { } cannot be one; fix: upgrade the "

@@ -5,10 +5,8 @@ io::Tokenizer and TextFormat::Parser, with comments that begin with '#'. Their P
 positions, and its regular expressions take memory for each character of a string.
 """
 
-from __future__ import annotations
-
 import re
-from typing import Iterator, NamedTuple, TypeVar
+from typing import Iterator, List, NamedTuple, TypeVar
 
 T = TypeVar("T", list, bytes, str)
 DEPTH = 100
@@ -36,12 +34,12 @@ NOT_A = {list: "has no brackets; fix: write { } around its fields",
 class Problem(Exception):
     """What is wrong and what to do, in one line, and the byte where that is, if it is in a net."""
 
-    def __init__(self, text: str, offset: int | None = None) -> None:
+    def __init__(self, text: str, offset: "int | None" = None) -> None:
         super().__init__(text)
         self.offset = offset
 
 
-def place(data: bytes, offset: int) -> tuple[int, int]:
+def place(data: bytes, offset: int) -> "tuple[int, int]":
     """Line and column, from 1, as editors count them: in characters."""
     before = data[:offset]
     start = before.rfind(b"\n") + 1
@@ -61,10 +59,10 @@ class Field(NamedTuple):
     start: int
     value_start: int
     end: int
-    value: list[Field] | bytes | str  # of a message, a string, or a number or name with its minus
+    value: "list[Field] | bytes | str"  # of a message, a string, or a number or name with its minus
     in_list: bool
 
-    def get(self, kind: type[T]) -> T:
+    def get(self, kind: "type[T]") -> T:
         """The value, which must be of this kind, or Problem."""
         if self.in_list:
             raise Problem(f'"{self.name}" is a list; fix: give it one value', self.start)
@@ -73,7 +71,7 @@ class Field(NamedTuple):
         return self.value
 
 
-def parse(data: bytes) -> tuple[list[Field], list[Token]]:
+def parse(data: bytes) -> "tuple[list[Field], list[Token]]":
     """The fields and the comments, or Problem with the place where it stops being text format."""
     found = list(tokens(data))
     parser = Parser([token for token in found if token.kind != "comment"])
@@ -108,7 +106,7 @@ def end_of_string(data: bytes, start: int) -> int:
     raise Problem("the string does not end on its line; fix: close the quote", start)
 
 
-def unescaped(match: re.Match[bytes]) -> bytes:
+def unescaped(match: "re.Match[bytes]") -> bytes:
     kind, text = match.lastgroup, match.group(match.lastgroup or 0)
     if kind == "letter":
         return LETTERS.get(text, text)
@@ -119,7 +117,7 @@ def unescaped(match: re.Match[bytes]) -> bytes:
 
 
 class Parser:
-    def __init__(self, tokens: list[Token]) -> None:
+    def __init__(self, tokens: "list[Token]") -> None:
         self.tokens = tokens
         self.at = 0
         self.depth = 0
@@ -144,7 +142,7 @@ class Parser:
         self.at += 1
         return token.text
 
-    def fields(self, closing: bytes) -> list[Field]:
+    def fields(self, closing: bytes) -> "list[Field]":
         """Up to the closing bracket or the end of the text, which are not taken."""
         found = []
         while self.next.text not in (closing, b""):
@@ -152,14 +150,14 @@ class Parser:
             self.accept(b",", b";")
         return found
 
-    def field(self) -> list[Field]:
+    def field(self) -> "list[Field]":
         start = self.next.start
         name = self.expect(self.next.kind == "name", "the name of a field").decode()
         if self.next.text not in (b"{", b"<", b"["):
             self.expect(self.next.text == b":", "':' or '{'")
         if not self.accept(b"["):
             return [self.with_value(name, start, False)]
-        found: list[Field] = []
+        found: List[Field] = []
         while not self.accept(b"]"):
             if found:
                 self.expect(self.next.text == b",", "']'")
@@ -171,7 +169,7 @@ class Parser:
         last = self.tokens[self.at - 1]
         return Field(name, start, value_start, last.start + len(last.text), value, in_list)
 
-    def value(self) -> list[Field] | bytes | str:
+    def value(self) -> "list[Field] | bytes | str":
         if self.next.text in CLOSING:
             return self.message(CLOSING[self.next.text])
         parts = []
@@ -183,7 +181,7 @@ class Parser:
         minus = "-" if self.accept(b"-") else ""
         return minus + self.expect(self.next.kind in ("name", "number"), "a value").decode()
 
-    def message(self, closing: bytes) -> list[Field]:
+    def message(self, closing: bytes) -> "list[Field]":
         if self.depth == DEPTH:
             raise Problem(f"more than {DEPTH} levels of brackets; fix: use fewer", self.next.start)
         self.at += 1

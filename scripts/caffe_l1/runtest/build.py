@@ -1,11 +1,8 @@
 """The two ways to build Caffe, behind one face: what to run, in which order, and its tests."""
 
-from __future__ import annotations
-
 import re
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterator, Union
+from typing import Iterator, NamedTuple, Union
 
 from ..common.errors import BuildFailed, Refused
 from ..common.machine import probe
@@ -22,13 +19,12 @@ ANSWER = "l1loss-kit: "
 POLICY = "CMAKE_POLICY_VERSION_MINIMUM"
 
 
-@dataclass(frozen=True)
-class Stage:
+class Stage(NamedTuple):
     """One command; `dry` prints what it would do, without doing it; `why` is for the user."""
 
     title: str
-    command: list[str]
-    dry: list[str] | None = None
+    command: "list[str]"
+    dry: "list[str] | None" = None
     why: str = ""
 
 
@@ -74,15 +70,15 @@ class MakeBuild:
     def binary(self, quick: bool) -> Path:
         return self.root / (self.quick_binary if quick else f"{self.binaries}/test_all.testbin")
 
-    def test_command(self, quick: bool) -> list[str]:
+    def test_command(self, quick: bool) -> "list[str]":
         if quick:
             return [str(self.binary(quick)), self.filter]
         return ["make", "runtest", "TEST_FILTER=" + self.filter]
 
-    def finish(self) -> list[str]:
+    def finish(self) -> "list[str]":
         return []
 
-    def include_folders(self) -> list[Path]:
+    def include_folders(self) -> "list[Path]":
         return [self.root / folder for folder in self.include.split()]
 
 
@@ -124,16 +120,16 @@ class CMakeBuild:
     def binary(self, quick: bool) -> Path:
         return self.folder / "test" / "test.testbin"
 
-    def test_command(self, quick: bool) -> list[str]:
+    def test_command(self, quick: bool) -> "list[str]":
         """Caffe's own runtest target passes a filter of its own, which would win."""
         return [str(self.binary(quick)), f"--gtest_filter={self.naming.fixture}*"]
 
-    def finish(self) -> list[str]:
+    def finish(self) -> "list[str]":
         """What gives an older folder back the choice of tests that it had."""
         chosen = "-DBUILD_only_tests=" + self.cache.get("BUILD_only_tests", "")
         return ["cmake", chosen, str(self.folder)] if self.cache else []
 
-    def include_folders(self) -> list[Path]:
+    def include_folders(self) -> "list[Path]":
         flags = self.folder / "src/caffe/CMakeFiles/caffe.dir/flags.make"
         text = flags.read_text("utf-8", "replace") if flags.is_file() else ""
         return [Path(path) for path in re.findall(r"(?:-I|-isystem )(\S+)", text)]
@@ -147,7 +143,7 @@ class CMakeBuild:
 Build = Union[MakeBuild, CMakeBuild]
 
 
-def choose(tree: CaffeTree, naming: Naming, jobs: int, build_dir: str | None) -> Build:
+def choose(tree: CaffeTree, naming: Naming, jobs: int, build_dir: "str | None") -> Build:
     """CMake where a folder for it is named or the tree was built with it, else make."""
     if build_dir is not None:
         return CMakeBuild(tree, naming, jobs, Path(build_dir).absolute())
@@ -166,7 +162,7 @@ def choose(tree: CaffeTree, naming: Naming, jobs: int, build_dir: str | None) ->
     return CMakeBuild(tree, naming, jobs, folder)
 
 
-def read_cache(folder: Path) -> dict[str, str]:
+def read_cache(folder: Path) -> "dict[str, str]":
     cache = folder / "CMakeCache.txt"
     if not cache.is_file():
         return {}

@@ -1,7 +1,5 @@
 """The options of runtest."""
 
-from __future__ import annotations
-
 import argparse
 
 from ..patch import command

@@ -1,7 +1,5 @@
 """The first error in a build's log, and what to do about it."""
 
-from __future__ import annotations
-
 import re
 
 from ..common.errors import BuildFailed

@@ -1,7 +1,5 @@
 """A Makefile.config that fits this machine, for trees that have none."""
 
-from __future__ import annotations
-
 from ..common.machine import Machine
 
 CONFIG = """\
@@ -15,7 +13,7 @@ Q ?= @
 """
 
 
-def switches(machine: Machine) -> dict[str, bool]:
+def switches(machine: Machine) -> "dict[str, bool]":
     """What Caffe's Makefile and its CMake build with, unless told otherwise."""
     return {"USE_OPENCV": bool(machine.opencv), "USE_LEVELDB": machine.leveldb,
             "USE_LMDB": machine.lmdb, "USE_HDF5": machine.hdf5}
@@ -31,14 +29,14 @@ def makefile_config(machine: Machine) -> str:
     return CONFIG.format(lines="\n".join(lines))
 
 
-def cuda_lines(machine: Machine) -> list[str]:
+def cuda_lines(machine: Machine) -> "list[str]":
     if machine.cuda is None:
         return ["CPU_ONLY := 1"]
     arch = [f"-gencode arch=compute_{n},code=sm_{n}" for n in machine.cuda_arch]
     return ["CUDA_DIR := " + machine.cuda, "CUDA_ARCH := " + " ".join(arch)]
 
 
-def python_lines(machine: Machine) -> list[str]:
+def python_lines(machine: Machine) -> "list[str]":
     python = machine.python
     if python is None:
         return ["# no numpy, Python.h or Boost.Python for this Python: make pycaffe will not work"]
@@ -48,7 +46,7 @@ def python_lines(machine: Machine) -> list[str]:
             "WITH_PYTHON_LAYER := 1"]
 
 
-def cmake_options(machine: Machine) -> list[str]:
+def cmake_options(machine: Machine) -> "list[str]":
     """The same choices for a fresh CMake folder; the tests need no Python."""
     left_out = dict.fromkeys(("BUILD_python", "BUILD_python_layer", "BUILD_docs"), False)
     chosen = {"CPU_ONLY": machine.cuda is None, **switches(machine), **left_out}

@@ -1,14 +1,11 @@
 """Build the tree and run the tests of the layer, and only those."""
 
-from __future__ import annotations
-
 import argparse
 import io
 import os
 import re
 import shlex
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -33,17 +30,13 @@ PASSED = re.compile(r"^\[  PASSED  \] \d+ tests?\.")
 RESULT = re.compile(r"^\[ +(OK|FAILED) +\] ([\w/]+)\.\w+.*\(\d+ ms\)$")
 
 
-@dataclass
 class Tally:
     """What gtest printed."""
 
-    fixture: str
-    announced: int = 0
-    passed: int = 0
-    failed: int = 0
-    others: int = 0
-    passed_line: str = ""
-    first_failure: str = ""
+    def __init__(self, fixture: str) -> None:
+        self.fixture = fixture
+        self.announced = self.passed = self.failed = self.others = 0
+        self.passed_line = self.first_failure = ""
 
     @property
     def run(self) -> int:
@@ -91,7 +84,7 @@ def runtest(options: argparse.Namespace, report: Report) -> None:
     report.messages.append(tests.passed_line)
 
 
-def open_log(named: str | None, tree: CaffeTree) -> BinaryIO:
+def open_log(named: "str | None", tree: CaffeTree) -> BinaryIO:
     """To write, and to read again what was written."""
     if not named:
         return default_log(tree)
@@ -167,7 +160,7 @@ def left_to_do(stage: Stage, folder: Path) -> str:
     return output(stage.dry, folder) if stage.dry else ""
 
 
-def refuse_stale(binary: Path, sources: list[Path]) -> None:
+def refuse_stale(binary: Path, sources: "list[Path]") -> None:
     """Its tests would pass, but they are not those of the tree."""
     for source in sources:
         if binary.is_file() and binary.stat().st_mtime < source.stat().st_mtime:

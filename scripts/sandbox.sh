@@ -121,6 +121,12 @@ run_in_root() {
   local variables=(PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin HOME=/tmp/home LANG=C.UTF-8
     CAFFE_ROOT=/usr/src/caffe CAFFE_L1_WORK="$work" CAFFE_L1_SANDBOX=1 PYTHONDONTWRITEBYTECODE=1
     OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1)
+  # Other Pythons to test with, and the newer libraries of this machine, which they need.
+  local pyenv=${PYENV_ROOT:-$HOME/.pyenv} libraries=/lib/$(uname -m)-linux-gnu
+  if [ -d "$pyenv/versions" ] && [ -d "$libraries" ]; then
+    args+=(--ro-bind "$pyenv" "$pyenv" --ro-bind "$libraries" /machine/lib)
+    variables+=("PYENV_ROOT=$pyenv")
+  fi
   for name in CI TERM COLUMNS GLOG_minloglevel PYTEST_ADDOPTS HYPOTHESIS_PROFILE CAFFE_L1_FUZZ; do
     [ -z "${!name+set}" ] || variables+=("$name=${!name}")
   done

@@ -46,7 +46,8 @@ fi
 "$venv/bin/mypy"
 # What the oldest Pythons that are supported lack is not used.
 "$venv/bin/vermin" --quiet --no-tips --eval-annotations --violations -t=3.6- scripts
-"$venv/bin/vermin" --quiet --no-tips --eval-annotations --violations -t=2.7- -t=3.5- python_layer/*.py
+"$venv/bin/vermin" --quiet --no-tips --eval-annotations --violations -t=2.7- -t=3.5- \
+  python_layer/*.py scripts/*.py scripts/caffe_l1/__init__.py scripts/caffe_l1/__main__.py
 # The stubs say of the modules for Python 2.7 what is true of them.
 MYPYPATH=python_layer PYTHONPATH=python_layer "$venv/bin/python" -m mypy.stubtest \
   l1_loss l1_loss_plugin
@@ -75,6 +76,8 @@ fetch wheels "pip, setuptools and protobuf for the tests of the package" "" \
 # The last numpy for Python 2.7, which most installed pycaffes still run.
 fetch python27 "numpy for Python 2.7" "*" numpy==1.16.6 \
   --python-version 27 --implementation cp --abi cp27mu --platform manylinux1_x86_64
+# The last protobuf for Python 3.6; it does for newer ones too.
+fetch python36 "protobuf for Python 3.6" "*" --platform any protobuf==3.19.6
 # A CMake of today, which refuses what Caffe's CMakeLists.txt asks for.
 fetch cmake "CMake 4" "*" cmake==4.0.3 \
   --platform manylinux2014_x86_64 --platform manylinux_2_17_x86_64

@@ -9,9 +9,8 @@ import subprocess
 import sys
 from unittest import mock
 
-import benchmark
 import pytest
-from benchmarks import table
+from benchmarks import benchmark, table
 from benchmarks.build import HARNESS
 from caffe_l1.plugin import build, installed
 from environment import REPO

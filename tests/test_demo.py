@@ -8,10 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import demo
 import numpy as np
 import pytest
-from demos import engel, picture
+from demos import demo, engel, picture
 from environment import REPO
 from patch_support import make_checkout
 from PIL import Image

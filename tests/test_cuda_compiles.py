@@ -1,18 +1,24 @@
-"""The GPU twin compiles under nvcc against Caffe's real headers, on a machine that has nvcc."""
+"""The GPU twin, and a Caffe of 2018, compile under the nvcc of this machine, where it has one."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+from caffe_l1.common import cuda
+from caffe_l1.common.errors import Refused
+from caffe_l1.common.machine import probe
+from caffe_l1.runtest.make_config import cmake_options, makefile_config
 from environment import REPO
 
 NVCC = Path("/usr/local/cuda/bin/nvcc")
+needs_nvcc = pytest.mark.parametrize("nvcc", [NVCC] if NVCC.exists() else [])
 
 
-@pytest.mark.parametrize("nvcc", [NVCC] if NVCC.exists() else [])
+@needs_nvcc
 def test_the_gpu_twin_compiles(nvcc, patched_tree, tmp_path):
     # cuBLAS's and cuRAND's headers, which Caffe's own include; scripts/test.sh fetches them
     headers = Path(os.environ["CAFFE_L1_WORK"]) / "cuda_include"
@@ -31,3 +37,65 @@ def test_the_gpu_twin_compiles(nvcc, patched_tree, tmp_path):
     for dtype in ("float", "double"):
         for method in ("Forward_gpu", "Backward_gpu"):
             assert f"caffe::L1LossLayer<{dtype}>::{method}(" in symbols
+
+
+@pytest.fixture
+def gpus(tmp_path, monkeypatch):
+    """A function that puts such GPUs into this machine, as far as their driver's tool tells."""
+    def put(*capabilities: str) -> None:
+        tool = tmp_path / "nvidia-smi"
+        tool.write_text("#!/bin/sh\nprintf '%s\\n' {}\n".format(" ".join(capabilities)))
+        tool.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    return put
+
+
+# What prints the fields that CUDA 13 lacks, and what includes Thrust.
+SOURCES = ["src/caffe/common", "src/caffe/test/test_platform", "cuda/src/caffe/util/math_functions"]
+
+
+@needs_nvcc
+def test_caffe_compiles_as_the_written_config_says(nvcc, caffe_source, work, monkeypatch, gpus):
+    gpus("8.0")
+    root = work / "cuda"
+    shutil.rmtree(str(root), ignore_errors=True)
+    shutil.copytree(str(caffe_source), str(root), symlinks=True)
+    (root / "Makefile.config").write_text(makefile_config(probe()))
+    monkeypatch.setenv("CPATH", os.path.join(os.environ["CAFFE_L1_WORK"], "cuda_include"))
+    done = subprocess.run(["make", f"-j{os.cpu_count()}", "Q=",
+                           *(f".build_release/{source}.o" for source in SOURCES)], cwd=str(root),
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "-gencode arch=compute_80,code=sm_80" in done.stdout
+
+
+@needs_nvcc
+def test_the_flags_are_of_the_fields_that_this_cuda_lacks(nvcc, gpus):
+    gpus("8.0")
+    has = (nvcc.parent.parent / "include" / "driver_types.h").read_text()
+    lacking = [flag for flag in ("clockRate", "deviceOverlap", "kernelExecTimeoutEnabled")
+               if f" {flag};" not in has]
+    assert [flag[2:].split("=")[0] for flag in probe().cuda_flags] == lacking
+    assert any("CMAKE_CXX_FLAGS" in option for option in cmake_options(probe())) == bool(lacking)
+
+
+@needs_nvcc
+def test_a_gpu_that_nvcc_is_too_new_or_too_old_for(nvcc, gpus):
+    gpus("3.0", "7.5", "99.9")
+    newest = max(cuda.known_architectures(str(nvcc.parent.parent)), key=int)
+    assert probe().gencodes == ["arch=compute_75,code=sm_75",
+                                f"arch=compute_{newest},code=compute_{newest}"]
+    gpus("3.0")
+    with pytest.raises(Refused, match="bin/nvcc: it has nothing below compute_75, and the GPU here "
+                                      "is sm_30; fix: put the nvcc of an older CUDA first on PATH"):
+        probe()
+
+
+@pytest.mark.parametrize("gpus, known, chosen", [
+    (["61"], [], ["arch=compute_61,code=sm_61"]),
+    (["61", "75"], ["75", "80"], ["arch=compute_75,code=sm_75"]),
+    (["88", "120"], ["80", "90", "100"],
+     ["arch=compute_80,code=compute_80", "arch=compute_100,code=compute_100"])])
+def test_the_architectures_that_are_chosen(gpus, known, chosen):
+    """An nvcc before CUDA 11 does not list what it knows."""
+    assert list(cuda.choose(gpus, known)) == chosen

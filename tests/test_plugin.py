@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import l1_loss_plugin
 import numpy as np
 import pytest
-from caffe_l1.common import machine
+from caffe_l1.common import cuda
 from caffe_l1.common.errors import Refused
 from caffe_l1.plugin import build, descriptor, installed
 from caffe_worker import run_in
@@ -681,14 +681,14 @@ def test_a_pycaffe_of_another_python_is_asked(tmp_path):
 # ---- A Caffe with CUDA -------------------------------------------------------
 
 needs_nvcc = pytest.mark.parametrize(
-    "nvcc", [f"{machine.find_cuda()}/bin/nvcc"] if machine.find_cuda() else [])
+    "nvcc", [f"{cuda.find_cuda()}/bin/nvcc"] if cuda.find_cuda() else [])
 
 
 def test_nvcc_compiles_for_the_gpus_of_this_machine(monkeypatch, tmp_path):
     monkeypatch.setattr(build, "cuda_architectures", lambda: ["61", "75"])
-    monkeypatch.setattr(build, "cuda_home", lambda: "/opt/cuda")
+    monkeypatch.setattr(build, "cuda_home", lambda: "/nowhere/cuda")
     assert build.nvcc_command(["-O2", "-fPIC", "-Iinclude"], tmp_path) == [
-        "/opt/cuda/bin/nvcc", "-gencode=arch=compute_61,code=sm_61",
+        "/nowhere/cuda/bin/nvcc", "-gencode=arch=compute_61,code=sm_61",
         "-gencode=arch=compute_75,code=sm_75", "-O2", "-Xcompiler=-fPIC", "-Iinclude", "-c",
         str(tmp_path / "src/caffe/layers/l1_loss_layer.cu"), "-o", str(tmp_path / "gpu.o")]
 

@@ -539,7 +539,6 @@ def test_edits_inside_our_files_are_no_reason_to_build(caffe):
 
 MACHINE = Machine(
     cuda=None,
-    cuda_arch=[],
     opencv=0,
     leveldb=False,
     lmdb=True,
@@ -566,10 +565,10 @@ def test_a_written_config_says_what_the_machine_has():
 
 
 def test_a_written_config_uses_cuda_where_it_is():
-    text = makefile_config(MACHINE._replace(cuda="/opt/cuda", cuda_arch=["75"]))
-    assert "CPU_ONLY" not in text
+    text = makefile_config(MACHINE._replace(cuda="/opt/cuda", gencodes=["arch=a,code=b", "c=d"]))
+    assert "CPU_ONLY" not in text and "COMMON_FLAGS" not in text
     assert "CUDA_DIR := /opt/cuda\n" in text
-    assert "CUDA_ARCH := -gencode arch=compute_75,code=sm_75\n" in text
+    assert "CUDA_ARCH := -gencode arch=a,code=b -gencode c=d\n" in text
 
 
 def test_cmake_gets_the_same_choices():
@@ -636,6 +635,11 @@ ERRORS = [
      "‘google::protobuf::io::CodedInputStream::SetTotalBytesLimit(const int&, int)’\n",
      "src/caffe/util/io.cpp:57: SetTotalBytesLimit takes one argument in this protobuf; fix: "
      "remove the second argument, 536870912, there"),
+    ("src/caffe/common.cpp:194:59: error: ‘struct cudaDeviceProp’ has no member named "
+     "‘clockRate’\n",
+     "src/caffe/common.cpp:194: this CUDA has no such field any more; fix: COMMON_FLAGS += "
+     "-DclockRate=tccDriver -DdeviceOverlap=asyncEngineCount "
+     "-DkernelExecTimeoutEnabled=tccDriver in Makefile.config, as --write-config writes it"),
     ("/usr/bin/ld: cannot find -lopencv_core\n", "libopencv-dev"),
     ("/usr/bin/ld: cannot find -lboost_python\n", "libboost-python-dev"),
     ("/usr/bin/ld: cannot find -lsnappy\n", "libsnappy-dev"),

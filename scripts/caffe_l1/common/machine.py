@@ -1,11 +1,12 @@
 """What this machine has of the libraries Caffe can use, asked of the compiler itself."""
 
 import os
-import shutil
 import subprocess
 import sys
 import sysconfig
 from typing import NamedTuple, Sequence
+
+from .cuda import cuda_architectures, find_cuda, flags_for_fields, gencodes
 
 
 class Python(NamedTuple):
@@ -16,7 +17,6 @@ class Python(NamedTuple):
 
 class Machine(NamedTuple):
     cuda: "str | None"  # folder of CUDA, None without nvcc or without a GPU
-    cuda_arch: "list[str]"  # 61, 75
     opencv: int  # major version, 0 without
     leveldb: bool
     lmdb: bool
@@ -25,6 +25,8 @@ class Machine(NamedTuple):
     include: Sequence[str] = ()
     library_folders: Sequence[str] = ()
     python: "Python | None" = None
+    gencodes: Sequence[str] = ()  # arch=compute_75,code=sm_75
+    cuda_flags: Sequence[str] = ()
 
 
 def probe() -> Machine:
@@ -32,10 +34,10 @@ def probe() -> Machine:
     hdf5_folders = ["", f"/usr/lib/{multiarch}/hdf5/serial"]
     hdf5_include = next((p for p in hdf5_includes() if has_header("hdf5.h", p)), None)
     hdf5_folder = next((p for p in hdf5_folders if has_library(["hdf5_hl", "hdf5"], p)), None)
-    cuda_arch = cuda_architectures()
+    gpus = cuda_architectures()
+    cuda = find_cuda() if gpus else None  # a compiler without a GPU runs no tests
     return Machine(
-        cuda=find_cuda() if cuda_arch else None,  # a compiler without a GPU runs no tests
-        cuda_arch=cuda_arch,
+        cuda=cuda,
         opencv=opencv_version(),
         leveldb=has_header("leveldb/db.h") and has_library(["leveldb", "snappy"]),
         lmdb=has_header("lmdb.h") and has_library(["lmdb"]),
@@ -44,6 +46,8 @@ def probe() -> Machine:
         include=[hdf5_include] if hdf5_include else [],
         library_folders=[hdf5_folder] if hdf5_folder else [],
         python=find_python(),
+        gencodes=gencodes(cuda, gpus) if cuda else [],
+        cuda_flags=flags_for_fields(cuda) if cuda else [],
     )
 
 
@@ -85,22 +89,6 @@ def find_blas() -> str:
     if os.path.isdir("/opt/intel/mkl"):
         return "mkl"
     return "atlas" if has_library(["cblas", "atlas"]) else "open"
-
-
-def find_cuda() -> "str | None":
-    nvcc = shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
-    return os.path.dirname(os.path.dirname(os.path.realpath(nvcc))) if nvcc else None
-
-
-def cuda_architectures() -> "list[str]":
-    """The compute capabilities of the GPUs here, 61 for 6.1; none without a driver."""
-    command = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
-    try:
-        text = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout
-    except OSError:
-        return []
-    found = {line.strip().replace(".", "") for line in text.decode("ascii", "replace").split("\n")}
-    return sorted(number for number in found if number.isdigit())
 
 
 def find_python() -> "Python | None":

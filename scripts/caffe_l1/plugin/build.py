@@ -10,9 +10,9 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from .. import HOME
+from ..common.cuda import cuda_architectures, find_cuda, gencodes
 from ..common.errors import BuildFailed, Refused
 from ..common.folder import write_file
-from ..common.machine import cuda_architectures, find_cuda
 from ..common.packages import install, need, packages_for
 from ..common.tree import tree_of
 from ..patch.naming import Naming
@@ -209,9 +209,10 @@ def link(caffe: Caffe, arguments: "list[str]", output_file: Path) -> None:
 
 def nvcc_command(flags: "list[str]", scratch: Path) -> "list[str]":
     """For the GPUs of this machine, or for nvcc's default where there are none."""
-    device = [f"-gencode=arch=compute_{n},code=sm_{n}" for n in cuda_architectures()]
+    cuda = cuda_home()
+    device = [f"-gencode={gencode}" for gencode in gencodes(cuda, cuda_architectures())]
     host = ["-Xcompiler=-fPIC" if flag == "-fPIC" else flag for flag in flags]
-    return [f"{cuda_home()}/bin/nvcc", *device, *host, "-c",
+    return [f"{cuda}/bin/nvcc", *device, *host, "-c",
             str((scratch / LAYER).with_suffix(".cu")), "-o", str(scratch / "gpu.o")]
 
 

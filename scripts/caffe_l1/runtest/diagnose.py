@@ -2,6 +2,7 @@
 
 import re
 
+from ..common.cuda import FIELDS
 from ..common.errors import BuildFailed
 from ..common.packages import install, packages_for
 
@@ -23,6 +24,11 @@ OUTDATED = {
     r"no matching function.* to .*CodedInputStream::SetTotalBytesLimit\(": (
         "SetTotalBytesLimit takes one argument in this protobuf",
         "remove the second argument, 536870912, there",
+    ),
+    rf"cudaDeviceProp\W+has no member named \W?({'|'.join(FIELDS)})\b": (
+        "this CUDA has no such field any more",
+        "COMMON_FLAGS += " + " ".join(f"-D{name}={other}" for name, other in FIELDS.items())
+        + " in Makefile.config, as --write-config writes it",
     ),
 }
 MISSING = re.compile(r"No such file or directory|cannot find -l|Could NOT find|not found")

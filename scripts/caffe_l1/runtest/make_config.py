@@ -1,5 +1,6 @@
 """A Makefile.config that fits this machine, for trees that have none."""
 
+from ..common.cuda import CUDA_13_CXX
 from ..common.machine import Machine
 
 CONFIG = """\
@@ -32,8 +33,12 @@ def makefile_config(machine: Machine) -> str:
 def cuda_lines(machine: Machine) -> "list[str]":
     if machine.cuda is None:
         return ["CPU_ONLY := 1"]
-    arch = [f"-gencode arch=compute_{n},code=sm_{n}" for n in machine.cuda_arch]
-    return ["CUDA_DIR := " + machine.cuda, "CUDA_ARCH := " + " ".join(arch)]
+    lines = ["CUDA_DIR := " + machine.cuda,
+             "CUDA_ARCH := " + " ".join(f"-gencode {gencode}" for gencode in machine.gencodes)]
+    if machine.cuda_flags:
+        lines += ["# fields that Caffe prints and this CUDA has no more, and the C++ of its Thrust",
+                  "COMMON_FLAGS += " + " ".join(machine.cuda_flags), "NVCCFLAGS += " + CUDA_13_CXX]
+    return lines
 
 
 def python_lines(machine: Machine) -> "list[str]":
@@ -52,4 +57,7 @@ def cmake_options(machine: Machine) -> "list[str]":
     chosen = {"CPU_ONLY": machine.cuda is None, **switches(machine), **left_out}
     options = [f"-D{name}={'ON' if on else 'OFF'}" for name, on in chosen.items()]
     blas = {"open": "Open", "atlas": "Atlas", "mkl": "MKL"}[machine.blas]
+    if machine.cuda_flags:
+        options += ["-DCMAKE_CXX_FLAGS=" + " ".join(machine.cuda_flags),
+                    "-DCUDA_NVCC_FLAGS=" + CUDA_13_CXX]
     return [*options, "-DBLAS=" + blas, "-DCMAKE_BUILD_TYPE=Release"]

@@ -157,5 +157,6 @@ class RouteCaffe(NamedTuple):
 def caffes(plugin: Path, native_caffe: Path) -> dict:
     """What each route runs in: the stock Caffe, that with the plugin, the patched Caffe."""
     here = REPO / "python_layer"
-    return {"python": RouteCaffe([here], ""), "plugin": RouteCaffe([here], str(plugin)),
+    return {"stock": RouteCaffe([], ""), "python": RouteCaffe([here], ""),
+            "plugin": RouteCaffe([here], str(plugin)),
             "native": RouteCaffe([native_caffe, here], "")}

@@ -6,6 +6,7 @@ import itertools
 import json
 
 import numpy as np
+from caffe_l1.route.switch import switch
 
 X_SHAPES = [(6,), (4, 5), (3, 4, 2), (2, 3, 2, 2), (2, 1, 3, 2, 2), (2, 2, 1, 3, 1, 2, 2, 2)]
 REDUCTIONS = ["BATCHMEAN", "MEAN", "SUM", "VALID_MEAN", "WEIGHTED_MEAN", "NONE"]
@@ -22,7 +23,9 @@ def text_format(options: dict) -> str:
 
 
 def layer(route: str, options: dict, weighted: bool) -> str:
-    """One L1 layer, in the spelling of the route."""
+    """One L1 layer, in the spelling of the route; by the stock route what becomes of one."""
+    if route == "stock":
+        return switch(layer("native", options, weighted).encode(), "stock").data.decode()
     spelling = {
         "python": 'type: "Python" python_param { module: "l1_loss_layer" layer: "L1LossLayer" '
                   f"param_str: '{json.dumps(options)}' }}",
@@ -33,6 +36,14 @@ def layer(route: str, options: dict, weighted: bool) -> str:
     return f"""layer {{ name: "loss" {spelling} top: "loss" loss_weight: {LOSS_WEIGHT}
       {" ".join(f'bottom: "{name}"' for name in bottoms)}
 }}"""
+
+
+def stock_can_say(options: dict, x: tuple, y: tuple, w: tuple | None) -> bool:
+    """Whether Caffe's own layers can, for shapes like these."""
+    reduction = options.get("reduction", "BATCHMEAN")
+    return (reduction in ("BATCHMEAN", "MEAN", "SUM", "NONE") and "ignore_label" not in options
+            and not options.get("ignore_nonfinite_target") and x == y and w in (None, x)
+            and (reduction, len(x)) != ("BATCHMEAN", 1) and options.get("axis") != -len(x))
 
 
 def input_layer(name: str, shape: tuple) -> str:

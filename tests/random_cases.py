@@ -11,7 +11,7 @@ import random
 from typing import NamedTuple
 
 import numpy as np
-from l1_nets import REDUCTIONS, input_layer, layer, net
+from l1_nets import REDUCTIONS, input_layer, layer, net, stock_can_say
 
 READERS = {
     "Silence": 'layer { name: "reader" type: "Silence" bottom: "loss" }',
@@ -37,7 +37,7 @@ class Case(NamedTuple):
         Input stands before ours; only, Caffe does not ask a Python layer with weights which
         gradients it can be forced to compute, so there layers that learn do, where there is data.
         """
-        forced = route != "python" or "w" not in self.passes[0]
+        forced = route != "stock" and (route != "python" or "w" not in self.passes[0])
         if not forced and any(inputs["x"].size for inputs in self.passes):
             passes = [{RENAMED.get(name, name): array for name, array in inputs.items()}
                       for inputs in self.passes_with(route)]
@@ -49,9 +49,20 @@ class Case(NamedTuple):
 
     def passes_with(self, route: str) -> list:
         """Those that the job of a route has."""
+        if route == "stock":  # Caffe's own layers touch the memory of a blob that never had any
+            return [inputs for inputs in self.passes if inputs["x"].size]
         if route != "python" or "w" not in self.passes[0]:
             return self.passes
         return [inputs for inputs in self.passes if inputs["x"].size] or self.passes
+
+    def stock_can_say(self) -> bool:
+        """Whether Caffe's own layers can, and do not sum in float what it cannot hold."""
+        shapes = [[inputs[name].shape if name in inputs else None for name in "xyw"]
+                  for inputs in self.passes]
+        sizes = [np.abs(inputs[name].astype(np.float64)).max(initial=0, where=np.isfinite(
+            inputs[name])) for inputs in self.passes for name in "xyw" if name in inputs]
+        return (any(inputs["x"].size for inputs in self.passes) and max(sizes) < 1e30 and all(
+            stock_can_say(self.options, *of_pass) for of_pass in shapes))
 
 
 def random_case(seed: str) -> Case:

@@ -1,7 +1,8 @@
 """Nets with L1 layers, spelled in all the ways that text format and JSON allow: for hypothesis.
 
 drawn_nets() gives (route, text, layers): layers says what each L1 layer of the text means, in the
-order of the text, independent of any parser: its options and its loss_weight.
+order of the text, independent of any parser: its options and its loss_weight. With for_stock they
+are such that Caffe's own layers can say them.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import NamedTuple
 from hypothesis import strategies as st
 
 REDUCTIONS = ["BATCHMEAN", "MEAN", "SUM", "VALID_MEAN", "WEIGHTED_MEAN", "NONE"]
+SAID_BY_STOCK = ["BATCHMEAN", "MEAN", "SUM", "NONE"]
 BLANKS = [" ", " ", "  ", "\t", "\n", "\n  ", "\r\n", "\n\n\t", " # } '\"\n", "\n  # \xe9 {\n  "]
 NUMBERS = [("-1", "-1", -1.0), ("255", "255", 255.0), ("2.50", "2.50", 2.5), ("1e2", "1e2", 100.0),
            (".5", "0.5", 0.5), ("3.", "3.0", 3.0), ("4f", "4", 4.0), ("-7.5f", "-7.5", -7.5)]
@@ -30,16 +32,18 @@ class Meaning(NamedTuple):
     loss_weight: float
 
 
-def options_of(draw) -> tuple:
+def options_of(draw, for_stock: bool) -> tuple:
     """What they mean, and each as text format and JSON spell it."""
     meaning, text, spelled = {}, [], []
-    names = draw(st.permutations(["reduction", "axis", "ignore_label", "nonfinite"]))
+    names = draw(st.permutations(["reduction", "axis", *["ignore_label"] * (not for_stock),
+                                  "nonfinite"]))
     names = names[:draw(st.integers(0, 4))]
     if "axis" in names and "reduction" not in names:  # axis is for NONE alone
         names.append("reduction")
     for name in names:
         if name == "reduction":
-            value = "NONE" if "axis" in names else draw(st.sampled_from(REDUCTIONS))
+            value = "NONE" if "axis" in names else draw(st.sampled_from(
+                SAID_BY_STOCK if for_stock else REDUCTIONS))
             number = draw(st.booleans()) and draw(st.booleans())
             shown = str(REDUCTIONS.index(value)) if number else value
             add = ("reduction", value, shown, json.dumps(value))
@@ -51,7 +55,7 @@ def options_of(draw) -> tuple:
             shown, of_json, value = draw(st.sampled_from(NUMBERS))
             add = ("ignore_label", value, shown, of_json)
         else:
-            value = draw(st.booleans())
+            value = not for_stock and draw(st.booleans())
             shown = draw(st.sampled_from(["true", "t", "1"] if value else ["false", "f", "0"]))
             add = ("ignore_nonfinite_target", value, shown, json.dumps(value))
         meaning[add[0]] = add[1]
@@ -130,7 +134,7 @@ def block(draw, route: str, text: list, spelled: list) -> list:
     return [message(draw, "python_param", draw(st.permutations(fields)))]
 
 
-def house_style(route: str, text: list, spelled: list, weight: list) -> str:
+def house_style(route: str, text: list, spelled: list, weight: list, ends: list) -> str:
     """As the nets in prototxt/ are written."""
     given = "{" + ", ".join(f'"{n}": {v}' for n, v in spelled) + "}"
     lines = {
@@ -140,29 +144,36 @@ def house_style(route: str, text: list, spelled: list, weight: list) -> str:
                    f"  param_str: '{given}'", "}"],
     }[route]
     kind = "Python" if route == "python" else "L1Loss"
-    lines = ['name: "loss"', f'type: "{kind}"', 'bottom: "x"', *weight, *lines]
+    lines = ['name: "loss"', f'type: "{kind}"', *ends, *weight, *lines]
     return "layer {\n" + "".join(f"  {line}\n" for line in lines) + "}"
 
 
-def l1_layer(draw, route: str) -> tuple:
-    meaning, text, spelled = options_of(draw)
+def l1_layer(draw, route: str, for_stock: bool, number: int) -> tuple:
+    meaning, text, spelled = options_of(draw, for_stock)
+    bottoms = ["bottom: 'x'", "bottom: 'y'", "bottom: 'w'"][:draw(st.integers(2, 3))]
+    ends = [*bottoms, f"top: 'loss{number}'"]
     weight = draw(st.sampled_from([[], [], ["loss_weight: 1"], ["loss_weight: 0"],
                                    ["loss_weight:0.5"], ["loss_weight: [2]"]]))
     default = 0.0 if route == "python" else 1.0
     value = float(weight[0].split(":")[1].strip(" []")) if weight else default
     if draw(st.integers(0, 3)) == 0:
-        return house_style(route, text, spelled, weight), Meaning(meaning, value)
+        return house_style(route, text, spelled, weight, ends), Meaning(meaning, value)
     kind = scalar(draw, "type", quoted(draw, "Python" if route == "python" else "L1Loss"))
     extras = draw(st.lists(st.sampled_from(EXTRAS), max_size=2, unique=True))
-    fields = ['name: "loss"', kind, "bottom: 'x'", "top: 'loss'", *weight, *extras]
+    if any("propagate_down" in extra for extra in extras):
+        ends = ends[:2] + ends[-1:]
+    if draw(st.booleans()):  # one behind the other
+        ends = ["".join(end + gap(draw, end) for end in ends[:-2]) + ends[-2], ends[-1]]
+    fields = ['name: "loss"', kind, *ends, *weight, *extras]
     fields += block(draw, route, text, spelled)
     return message(draw, "layer", draw(st.permutations(fields))), Meaning(meaning, value)
 
 
 @st.composite
-def drawn_nets(draw, routes=("python", "plugin", "native")):
+def drawn_nets(draw, routes=("python", "plugin", "native"), for_stock=False):
     route = draw(st.sampled_from(routes))
-    layers = [l1_layer(draw, route) for _ in range(draw(st.integers(1, 3)))]
+    layers = [l1_layer(draw, route, for_stock, number)
+              for number in range(draw(st.integers(1, 3)))]
     parts = []
     for text, _ in layers:
         parts += [*draw(st.lists(st.sampled_from(OTHERS), max_size=2)), text]

@@ -26,8 +26,10 @@ NET = """
 layer {{ name: "data" type: "MemoryData" top: "all" top: "label"
   memory_data_param {{ batch_size: {batch} channels: 8 height: 1 width: 1 }} }}
 layer {{ name: "silence" type: "Silence" bottom: "label" }}
-layer {{ name: "slice" type: "Slice" bottom: "all" top: "x" top: "target" top: "weight"
+layer {{ name: "slice" type: "Slice" bottom: "all" top: "x" top: "target 4" top: "weight 4"
   slice_param {{ axis: 1 slice_point: 4 slice_point: 6 }} }}
+layer {{ name: "target" type: "Flatten" bottom: "target 4" top: "target" }}
+layer {{ name: "weight" type: "Flatten" bottom: "weight 4" top: "weight" }}
 layer {{ name: "fc" type: "InnerProduct" bottom: "x" top: "prediction"
   inner_product_param {{ num_output: 2 weight_filler {{ type: "gaussian" }} }} }}
 layer {{ name: "loss" type: "Python" bottom: "prediction" bottom: "target" {third} top: "loss"
@@ -77,6 +79,16 @@ CASES = {
 }
 
 
+def says(route: str, name: str) -> bool:
+    """Caffe's own layers have no masks, no count of elements and no sum of weights."""
+    options = CASES[name][0]
+    is_counted = options.get("reduction") in ("VALID_MEAN", "WEIGHTED_MEAN")
+    return route != "stock" or not (is_counted or options.keys() & IGNORE.keys())
+
+
+OF_ROUTES = [(route, name) for route in ROUTES for name in CASES if says(route, name)]
+
+
 def values(even: bool) -> np.ndarray:
     """Features, targets and weights; ignored targets and large weights in the first quarter."""
     generator = np.random.RandomState(3)
@@ -109,7 +121,9 @@ def updates(caffes, tmp_path_factory) -> dict:
     for route, caffe in caffes.items():
         folder = tmp_path_factory.mktemp(route)
         solvers, data = [], []
-        for name, (_, _, even, weight) in CASES.items():
+        names = [name for of, name in OF_ROUTES if of == route]
+        for name in names:
+            _, _, even, weight = CASES[name]
             solvers += [job(folder, route, name, 1, 1), job(folder, route, name, PARTS, 1),
                         job(folder, route, name, PARTS, weight or 1)]
             data += [values(even)] * 3
@@ -120,7 +134,7 @@ def updates(caffes, tmp_path_factory) -> dict:
             env=seeing(*caffe.python_path))
         assert done.returncode == 0, done.stderr[-3000:]
         results = pickle.loads(pickled.read_bytes())
-        for number, name in enumerate(CASES):
+        for number, name in enumerate(names):
             found[route, name] = results[3 * number : 3 * number + 3]
     return found
 
@@ -150,8 +164,7 @@ def differ(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.abs(one - other).max() / np.abs(other).max())
 
 
-@pytest.mark.parametrize("route", ROUTES)
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("route, name", OF_ROUTES)
 def test_the_steps_are_those_of_the_formula(route, name, updates):
     data = values(CASES[name][2])
     for (before, update), parts in zip(updates[route, name][:2], (1, PARTS)):
@@ -159,8 +172,7 @@ def test_the_steps_are_those_of_the_formula(route, name, updates):
         assert differ(update, RATE * sum(quarters) / parts) < 1e-5
 
 
-@pytest.mark.parametrize("route", ROUTES)
-@pytest.mark.parametrize("name", [name for name in CASES if CASES[name][3]])
+@pytest.mark.parametrize("route, name", [(r, name) for r, name in OF_ROUTES if CASES[name][3]])
 def test_four_quarters_make_a_whole(route, name, updates):
     (_, whole), (_, quarters), (_, scaled) = updates[route, name]
     assert differ(scaled, whole) < 1e-5
@@ -168,8 +180,8 @@ def test_four_quarters_make_a_whole(route, name, updates):
     assert differ(CASES[name][3] * quarters, whole) < 1e-5
 
 
-@pytest.mark.parametrize("route", ROUTES)
-@pytest.mark.parametrize("name", [name for name in CASES if CASES[name][3] is None])
+@pytest.mark.parametrize("route, name", [
+    (r, name) for r, name in OF_ROUTES if CASES[name][3] is None])
 def test_a_mean_of_means_over_unlike_quarters_is_another_mean(route, name, updates):
     (_, whole), (_, quarters), _ = updates[route, name]
     factor = float((quarters * whole).sum() / (quarters * quarters).sum())
@@ -191,7 +203,8 @@ print("made")
 
 
 @pytest.mark.parametrize("route, of, makes", [
-    ("python", "caffe train", False), ("python", "train.py", True), ("plugin", "caffe train", True),
+    ("stock", "caffe train", True), ("python", "caffe train", False),
+    ("python", "train.py", True), ("plugin", "caffe train", True),
     ("native", "caffe train", True)])
 def test_which_route_caffe_lets_several_gpus_train(route, of, makes, caffes, tmp_path):
     """As the README says: the command line tool refuses Python layers where there are several."""

@@ -22,7 +22,12 @@ CASES = [
     {"reduction": "WEIGHTED_MEAN", "ignore_nonfinite_target": True, "weight": True},
     {"reduction": "NONE", "axis": 1, "include": {"phase": 0}},
     {"reduction": None, "ignore_label": None, "name": "mine", "propagate_down": [True, False]},
+    {"reduction": "SUM", "weight": True, "propagate_down": [True, False, False]},
+    {"reduction": "NONE", "weight": True, "loss_weight": 0.5},
 ]
+OF_ROUTES = [(route, case) for route in ROUTES for case in CASES
+             if route != "stock" or not set(map(str, case.values())) & {
+                 "VALID_MEAN", "WEIGHTED_MEAN"}]
 
 WRITE = """
 import json, sys
@@ -56,12 +61,15 @@ def nets(caffes) -> dict:
     """The text of each case's net and what its Caffe makes of it, by route."""
     found = {}
     for route, caffe in caffes.items():
-        done = in_caffe(caffe.python_path, "-c", WRITE, route, json.dumps(CASES))
+        cases = [case for name, case in OF_ROUTES if name == route]
+        done = in_caffe([*caffe.python_path, REPO / "python_layer"], "-c", WRITE, route,
+                        json.dumps(cases))
         assert done.returncode == 0, done.stderr
         texts = json.loads(done.stdout)
         jobs = [{"net": text, "inputs": [inputs()]} for text in texts]
         outcomes = run_in(caffe.python_path, jobs, caffe.plugin)
-        found[route] = [(text, passes[0]) for text, passes in zip(texts, outcomes)]
+        found.update({(route, str(case)): (text, passes[0])
+                      for case, text, passes in zip(cases, texts, outcomes)})
     return found
 
 
@@ -85,14 +93,13 @@ def expected(case: dict) -> np.ndarray:
         weights += float(w[i])
     divisor = {"MEAN": 12, "SUM": 1, "VALID_MEAN": valid, "WEIGHTED_MEAN": weights}
     if case.get("reduction") == "NONE":
-        return losses.mean(1)
+        return losses.mean(1) if "axis" in case else losses
     return losses.sum() / divisor.get(case.get("reduction"), 3)
 
 
-@pytest.mark.parametrize("route", ROUTES)
-@pytest.mark.parametrize("number", range(len(CASES)), ids=lambda number: str(CASES[number]))
-def test_a_net_of_every_route_computes_what_was_asked_for(route, number, nets):
-    case, (net, outcome) = CASES[number], nets[route][number]
+@pytest.mark.parametrize("route, case", OF_ROUTES, ids=str)
+def test_a_net_of_every_route_computes_what_was_asked_for(route, case, nets):
+    net, outcome = nets[route, str(case)]
     assert switch(net.encode(), route).changed == 0  # it is of that route
     assert f"loss_weight: {case.get('loss_weight', 1)}" in net
     assert ('name: "mine"' in net) == ("name" in case)
@@ -117,7 +124,16 @@ def test_a_net_of_every_route_computes_what_was_asked_for(route, number, nets):
     ('route="plugin", python_param=dict(param_str="{}")',
      'l1_loss: "python_param" would not be read; fix: '),
     ('l1_loss_param=dict(reduction=1)', 'l1_loss: "l1_loss_param" would not be read; fix: '),
-    ('route="cuda"', 'l1_loss: route is "cuda"; allowed: python, plugin, native'),
+    ('route="cuda"', 'l1_loss: route is "cuda"; allowed: stock, python, plugin, native'),
+    ('route="stock", ignore_label=0',
+     'l1_loss: Caffe\'s own layers have no option "ignore_label"; fix: take another route'),
+    ('route="stock", reduction="VALID_MEAN"', 'l1_loss: Caffe\'s own layers have no "reduction": '
+     '"VALID_MEAN"; fix: write MEAN, the same without weights'),
+    ('x, route="stock", propagate_down=[True, True, True]',
+     'l1_loss: weights get no gradient; fix: propagate_down=[..., False]'),
+    ('route="stock", propagate_down=[True]',
+     'l1_loss: "propagate_down" is [True]; fix: give it once for each bottom'),
+    ('route="stock", loss_param=dict(normalization=1)', 'l1_loss: "loss_param" would not be read'),
 ])
 def test_what_is_wrong_is_said_at_once(arguments, message):
     script = ("import caffe\nfrom l1_loss_net_spec import l1_loss\nx = caffe.layers.Input()\n"

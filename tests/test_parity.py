@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from caffe_worker import run_in
 from environment import REPO
-from l1_nets import net
+from l1_nets import net, stock_can_say
 
 PYTHON_LAYER = REPO / "python_layer"
 ROWS = ["BATCHMEAN", "MEAN", "SUM", "VALID_MEAN", "WEIGHTED_MEAN", "NONE", "NONE, axis -1",
@@ -86,18 +86,31 @@ def route(request):
 
 
 def test_losses_and_gradients_equal_those_of_the_packages(reference, route, say):
-    name, python_path = route
+    assert len(reference["cases"]) > 2000
+    compare(*route, reference["cases"], say)
+
+
+def test_those_of_caffes_own_layers_too(reference, say):
+    """Where they can say it at all; no module of ours is on the path."""
+    cases = [case for case in reference["cases"] if stock_can_say(
+        case["options"], *(case[name].shape if name in case else None for name in "xyw"))]
+    assert {row_of(case["options"]) for case in cases} == set(ROWS) - {
+        "VALID_MEAN", "WEIGHTED_MEAN"}
+    assert {"w" in case for case in cases} == {True, False}
+    compare("stock", [], cases, say)
+
+
+def compare(route, python_path, cases, say):
     errors = defaultdict(list)
-    cases = reference["cases"]
-    answers = run_in(python_path, [job_of(name, case) for case in cases])
-    assert len(answers) == len(cases) > 2000
+    answers = run_in(python_path, [job_of(route, case) for case in cases])
+    assert len(answers) == len(cases)
     for case, (answer,) in zip(cases, answers):
         loss = relative_error(answer["data"]["loss"], case["loss"])
         gradient = max(relative_error(answer["diff"]["x"], case["dx"]),
                        relative_error(answer["diff"]["y"], case["dy"]))
         errors[row_of(case["options"]), case["package"]].append((loss, gradient))
         assert max(loss, gradient) <= TOLERANCE, (loss, gradient, case)
-    say("\n".join(table(name, errors)))
+    say("\n".join(table(route, errors)))
 
 
 def test_every_row_is_compared_with_every_package_that_has_it(reference):

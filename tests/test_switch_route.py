@@ -18,6 +18,8 @@ from environment import REPO
 
 NETS = [net for net in sorted((REPO / "prototxt").glob("*.prototxt")) if net.stem != "solver"]
 WITH_LOSS = [path for path in NETS if path.stem != "deploy"]
+SAID_BY_STOCK = {path.stem.rsplit("_", 1)[0] for path in WITH_LOSS if path.stem.endswith("_stock")}
+OF_ONE_LAYER = [route for route in ROUTES if route != "stock"]
 
 
 def switch_net(arguments: list[str]) -> int:
@@ -47,14 +49,18 @@ def layer(content: str, kind: str = "L1Loss") -> str:
 @pytest.mark.parametrize("path", WITH_LOSS, ids=lambda path: path.stem)
 @pytest.mark.parametrize("way", itertools.permutations(ROUTES), ids="-".join)
 def test_a_net_through_all_routes_is_the_same_file(path, way):
-    start = path.stem.rsplit("_", 1)[1]
+    name, start = path.stem.rsplit("_", 1)
     net = path.read_bytes()
+    if name not in SAID_BY_STOCK:
+        with pytest.raises(Problem, match="Caffe's own layers have no "):
+            switched(net, "stock")
+        way = [route for route in way if route != "stock"]
     assert switched(net, *way, start) == net
 
 
 def body(data: bytes) -> list:
     """Without the line that says which route it is and what that needs."""
-    lines = [line for line in data.split(b"\n") if not line.startswith(b"# By the ")]
+    lines = [line for line in data.split(b"\n") if not line.startswith(b"# By ")]
     assert len(lines) == data.count(b"\n")
     return lines
 
@@ -169,7 +175,7 @@ TABLE = {
 def test_what_becomes_of_a_layer(name):
     before, route, after = TABLE[name]
     assert switched(before, route).decode() == after
-    for way in itertools.permutations(ROUTES):
+    for way in itertools.permutations(OF_ONE_LAYER):
         assert switched(after, *way, route).decode() == after
 
 

@@ -14,7 +14,7 @@ from caffe_l1.patch.payload import message_text
 from caffe_l1.patch.proto_edit import insert
 from caffe_l1.patch.protoc import parse
 from caffe_l1.patch.record import addition
-from caffe_l1.route.layer import ROUTES
+from caffe_l1.route.layer import ROUTES as ALL_ROUTES
 from caffe_l1.route.switch import switch
 from google.protobuf import text_format
 from hypothesis import HealthCheck, assume, given, settings
@@ -24,6 +24,7 @@ from route_nets import REDUCTIONS, drawn_nets
 from test_param_str import c_escaped
 
 FUZZ = settings(deadline=None, max_examples=200, suppress_health_check=list(HealthCheck))
+ROUTES = [route for route in ALL_ROUTES if route != "stock"]
 DEFAULTS = l1_loss_checks.DEFAULTS._asdict()
 
 
@@ -63,6 +64,30 @@ def test_every_spelling_means_the_same_to_caffe(caffe_pb2, net, first, second):
     there = switch(switch(data, first).data, second)
     check_route(there.data, second, meanings, caffe_pb2)
     assert rest(there.data, caffe_pb2) == rest(data, caffe_pb2)
+
+
+@FUZZ
+@given(net=drawn_nets(for_stock=True), to=st.sampled_from(ALL_ROUTES),
+       way=st.lists(st.sampled_from(ALL_ROUTES), max_size=5))
+def test_what_came_back_from_caffes_own_layers_once_too(net, to, way):
+    once = switch(net[1], "stock").data
+    for stop in ("python", to):
+        once = there = switch(once, stop).data
+    for stop in [*way, to]:
+        there = switch(there, stop).data
+    assert there == once, there.decode("latin-1")
+
+
+@FUZZ
+@given(net=drawn_nets(for_stock=True), to=st.sampled_from(ROUTES))
+def test_caffes_own_layers_in_between_change_no_meaning(caffe_pb2, net, to):
+    _, data, meanings = net
+    stock = switch(data, "stock")
+    assert stock.changed == stock.layers == len(meanings)
+    assert not ours(protoc(stock.data, caffe_pb2))
+    there = switch(stock.data, to).data
+    check_route(there, to, meanings, caffe_pb2)
+    assert rest(there, caffe_pb2) == rest(data, caffe_pb2)
 
 
 @settings(FUZZ, max_examples=60)

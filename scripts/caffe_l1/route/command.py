@@ -12,10 +12,12 @@ from .switch import Switched, switch
 from .text_format import Problem, place
 
 EPILOG = """\
-python: a layer of type Python, module l1_loss_layer; plugin: type L1Loss with python_param;
-native: type L1Loss with l1_loss_param. The net computes the same: a default loss_weight is written
-out. Every byte outside of its L1 layers stays. A layer that this script has written once comes back
-byte for byte when it is switched through all routes and back.
+stock: several of Caffe's own layers; python: a layer of type Python, module l1_loss_layer; plugin:
+type L1Loss with python_param; native: type L1Loss with l1_loss_param. The net computes the same: a
+default loss_weight is written out. Every byte outside of its L1 layers stays. A layer that this
+script has written once comes back byte for byte when it is switched through the other routes and
+back. Through stock it does too, but options that say a default are left out, and bottoms that other
+fields part are put together. Stock layers are known by their names, such as loss_l1_difference.
 
 exit codes: 0 done, or nothing to do; 1 refused, nothing was written; 2 wrong usage
 """

@@ -15,6 +15,7 @@ from .text_format import Field, Problem
 sys.path.insert(0, str(HOME / "python_layer"))
 
 import l1_loss_checks as checks  # noqa: E402  (the folder must be on the path first)
+import l1_loss_stock as stock  # noqa: E402, F401
 
 Options = Dict[str, Any]  # a str, int, float or bool by its name, in the order of the net
 

@@ -5,15 +5,16 @@ so a layer that was written once comes back byte for byte from a round through a
 """
 
 import json
-import re
-from typing import List, NamedTuple, Tuple
+from typing import NamedTuple
 
 from . import options
 from .layer import Layer, layers
+from .layout import gap_at_end, gap_of_new
 from .options import Options
-from .text_format import Field, Problem, parse
+from .spread import Edits, block_of, gather, has_total, last_step, spread, values_of
+from .stock import WEIGHTED, all_of
+from .text_format import Field, Problem, Token, parse
 
-Edits = List[Tuple[int, int, bytes]]
 BLOCKS = {"python": b"python_param", "plugin": b"python_param", "native": b"l1_loss_param"}
 
 
@@ -30,7 +31,7 @@ def switch(data: bytes, to: str) -> Switched:
     if not found:
         raise no_layer(fields)
     changed = [layer for layer in found if to not in layer.fits]
-    edits = [edit for layer in changed for edit in edits_of(data, layer, to)]
+    edits = [edit for layer in changed for edit in edits_of(data, layer, to, comments)]
     return Switched(replace(data, edits), len(found), len(changed))
 
 
@@ -41,38 +42,70 @@ def no_layer(fields: "list[Field]") -> Problem:
                            "net with Caffe's upgrade_net_proto_text, then add the layer",
                            field.start)
     return Problem("no L1 layer; fix: give a net that has a layer of type L1Loss, or of type "
-                   "Python with module l1_loss_layer", 0)
+                   "Python with module l1_loss_layer; an Eltwise is taken for one by its name, "
+                   "such as loss_l1_difference", 0)
 
 
 def replace(data: bytes, edits: Edits) -> bytes:
     parts, at = [], 0
     for start, end, new in sorted(edits):
         parts += [data[at:start], new]
-        at = end
+        at = max(at, end)
     return b"".join([*parts, data[at:]])
 
 
-def edits_of(data: bytes, layer: Layer, to: str) -> Edits:
-    """Of the type, and of the block, in front of which the default loss_weight is written out."""
+def edits_of(data: bytes, layer: Layer, to: str, comments: "list[Token]") -> Edits:
+    given = new_options(layer, to)
+    edits = gather(data, layer, comments) if layer.route == "stock" else []
+    if to == "stock":
+        edits += spread(data, layer, given)
+    return edits + edits_of_type_and_block(data, layer, to, given)
+
+
+def edits_of_type_and_block(data: bytes, layer: Layer, to: str, given: Options) -> Edits:
+    """The block, with the default loss_weight written out in front of it."""
     quote = data[layer.type.value_start : layer.type.value_start + 1]
-    kind = quote + (b"Python" if to == "python" else b"L1Loss") + quote
+    kind = quote + new_type(layer, to, given).encode() + quote
     inside = data[layer.start : layer.end]
-    parts = [] if layer.has_weight else [b"loss_weight: %d" % (layer.route != "python")]
+    parts = new_parts(layer, to, given)
     if layer.block is None:  # a new one goes behind all that is in the layer
         start = end = layer.start + len(inside.rstrip())
         gap = gap_of_new(inside)
-        parts = [b"", *parts, new_block(layer, to, gap, inside)]
+        block = new_block(layer, to, given, gap, inside)
+        parts = [b"", *parts] + [block] * (not is_empty(block))
     else:
         start, end = layer.block.start, layer.block.end
         before, behind = data[layer.start : start], data[end : layer.end]
         gap = gap_at_end(before)
-        block = new_block(layer, to, gap, inside)
+        block = new_block(layer, to, given, gap, inside)
         before += b"".join(part + gap for part in parts)
-        if block != BLOCKS[to] + b" { }" or not is_last(before, behind, gap):
+        if not is_empty(block) or not is_last(before, behind, gap):
             parts.append(block)
         elif not parts:
             start -= len(gap)
     return [(layer.type.value_start, layer.type.end, kind), (start, end, gap.join(parts))]
+
+
+def new_type(layer: Layer, to: str, given: Options) -> str:
+    if to == "stock":
+        return last_step(layer, given).type
+    return "Python" if to == "python" else "L1Loss"
+
+
+def new_parts(layer: Layer, to: str, given: Options) -> "list[bytes]":
+    """What a layer has not said so far."""
+    parts = []
+    if not layer.has_weight:
+        is_moved = to == "stock" and has_total(layer, given)
+        parts.append(b"loss_weight: " + (b"0" if is_moved else layer.default_weight.encode()))
+    if (to == "stock" and last_step(layer, given).values == WEIGHTED.values
+            and not all_of(layer.field, "propagate_down")):
+        parts += [b"propagate_down: true", b"propagate_down: false"]
+    return parts
+
+
+def is_empty(block: bytes) -> bool:
+    return block.endswith(b"_param { }")
 
 
 def is_last(before: bytes, behind: bytes, gap: bytes) -> bool:
@@ -81,44 +114,38 @@ def is_last(before: bytes, behind: bytes, gap: bytes) -> bool:
     return not behind.strip() and before[len(rest):] == gap == gap_of_new(rest + behind)
 
 
-def gap_at_end(text: bytes) -> bytes:
-    """The line break and the indentation that a text ends with; a blank where it has none."""
-    found = re.search(rb"\r?\n[^\S\n]*\Z", text)
-    return found.group() if found else b" "
-
-
-def gap_of_new(inside: bytes) -> bytes:
-    """What parts a new field from all that is in a layer: as its last line is, or a blank."""
-    closing = gap_at_end(inside)
-    gaps = re.findall(rb"\r?\n[^\S\n]*(?=\S)", inside) or [closing + b"  "]
-    return gaps[-1] if b"\n" in closing else closing
-
-
 def new_options(layer: Layer, to: str) -> Options:
-    """Whatever L1Loss reads in loss_param must be among a Python layer's own options."""
+    """L1Loss reads loss_param; other routes need what it says among their own options."""
     offset = layer.block.start if layer.block else layer.start
-    if layer.route == "python":
+    reads, will_read = (route in ("plugin", "native") for route in (layer.route, to))
+    if will_read and not reads:
         defaults = {"reduction": options.REDUCTIONS[0], "ignore_label": None}
         options.merged({**defaults, **layer.options}, layer.loss_param, offset)
-    elif to == "python":
+    elif reads and not will_read:
         return options.merged(layer.options, layer.loss_param, offset)
     return layer.options
 
 
-def new_block(layer: Layer, to: str, gap: bytes, inside: bytes) -> bytes:
+def new_block(layer: Layer, to: str, given: Options, gap: bytes, inside: bytes) -> bytes:
+    name = block_of(last_step(layer, given)) if to == "stock" else BLOCKS[to]
     parts = [b'module: "l1_loss_layer"', b'layer: "L1LossLayer"'] if to == "python" else []
-    parts += layer.comments
-    values = new_options(layer, to)
-    if values and to == "native":
-        parts.append(" ".join(
-            f"{name}: {value if name == 'reduction' else json.dumps(value)}"
-            for name, value in values.items()).encode())
-    elif values:
-        parts.append(b"param_str: '%s'" % json.dumps(values).encode())
+    parts += layer.comments + new_values(layer, to, given)
     if not layer.comments and (to != "python" or b"\n" not in gap):
-        return b" ".join([BLOCKS[to], b"{", *parts, b"}"])
+        return b" ".join([name, b"{", *parts, b"}"])
     line = gap if b"\n" in gap else b"\r\n" if b"\r\n" in inside else b"\n"
     closing = gap_at_end(inside)
     # Inside the block by as much as the block is inside the layer.
     step = (gap[len(closing):] if gap.startswith(closing) else b"") or b"  "
-    return BLOCKS[to] + b" {" + b"".join(line + step + part for part in parts) + line + b"}"
+    return name + b" {" + b"".join(line + step + part for part in parts) + line + b"}"
+
+
+def new_values(layer: Layer, to: str, given: Options) -> "list[bytes]":
+    """What the block says, if anything."""
+    if to == "stock":
+        values = values_of(last_step(layer, given))
+    elif to == "native":
+        values = " ".join(f"{name}: {value if name == 'reduction' else json.dumps(value)}"
+                          for name, value in given.items()).encode()
+    else:
+        values = b"param_str: '%s'" % json.dumps(given).encode() if given else b""
+    return [values] if values else []

@@ -24,7 +24,7 @@ PYTHON_LAYER = str(REPO / "python_layer")
 NAMES = ["kit", "pycaffe", "Python layer", "L1Loss", "l1_loss_layer", "compiler", "make", "protoc",
          "libraries", "protobuf", "libcaffe", "CUDA", "Caffe's headers", "checkout",
          "Caffe's sources", "BLAS"]
-ROUTES = ["python", "native", "plugin"]
+ROUTES = ["stock", "python", "native", "plugin"]
 
 
 def doctor(*arguments: object, path: str = PYTHON_LAYER, **environment: str) -> SimpleNamespace:
@@ -117,9 +117,26 @@ def test_nothing_to_build_with(tmp_path):
 
 
 def test_no_route_at_all_is_exit_code_1(tmp_path):
-    said = doctor(path="", PATH=str(tmp_path))
+    said = doctor("--python", "/nowhere", path="", PATH=str(tmp_path))
     assert said.code == 1
     assert all(text.startswith("lacks ") for text in said.routes.values())
+    assert said.routes["stock"] == "lacks Caffe: neither pycaffe nor libcaffe was found"
+
+
+def test_where_nothing_can_be_built_or_imported_the_stock_route_works(tmp_path):
+    """A Caffe without Python layers, and no compiler."""
+    types = "Net = __version__ = ''; layer_type_list = lambda: ['Reduction']"
+    said = doctor(path=write_module(tmp_path, types).split(":")[0], PATH=str(tmp_path / "none"))
+    assert said.code == 0 and said.routes["stock"] == (
+        "works: switch-route writes Caffe's own layers, nothing is installed")
+    assert all(said.routes[route].startswith("lacks ") for route in ROUTES if route != "stock")
+
+
+def test_a_caffe_from_before_reduction(tmp_path):
+    """Which came in June 2015."""
+    said = doctor(path=write_module(
+        tmp_path, "Net = __version__ = ''; layer_type_list = lambda: ['Python', 'Eltwise']"))
+    assert said.lines["Reduction"].state == "lacks" and said.routes["stock"] == "lacks Reduction"
 
 
 def test_the_empty_package_that_pip_install_caffe_brings(tmp_path):
@@ -321,12 +338,13 @@ def test_wrong_usage():
 # ---- From findings to routes -------------------------------------------------
 
 @pytest.mark.parametrize("route, name", [
+    ("stock", "Reduction"),
     ("python", "pycaffe"), ("python", "Python layer"), ("python", "l1_loss_layer"),
     ("native", "kit"), ("native", "checkout"), ("native", "make"), ("native", "libraries"),
     ("native", "Caffe's sources"), ("native", "BLAS"),
     ("plugin", "libcaffe"), ("plugin", "CUDA"), ("plugin", "Caffe's headers")])
 def test_each_need_ends_its_own_route_alone(route, name):
     routes = {r.name: r for r in judge([Finding(n, LACKS if n == name else OK, "")
-                                        for n in NAMES if n != "L1Loss"])}
+                                        for n in [*NAMES, "Reduction"] if n != "L1Loss"])}
     assert [r for r in ROUTES if not routes[r].works] == [route]
     assert routes[route].lacks == [name] and routes[route].text == f"lacks {name}"

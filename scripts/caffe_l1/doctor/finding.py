@@ -7,6 +7,7 @@ from ..common.errors import KitError
 OK, LACKS, NOTE = "ok", "lacks", "note"
 # What is said of each route if it works, and what it needs for that.
 ROUTES = {
+    "stock": ("works: switch-route writes Caffe's own layers, nothing is installed", "Reduction"),
     "python": ("works", "pycaffe", "Python layer", "l1_loss_layer"),
     "native": ("works: apply puts it into the checkout, runtest builds it", "kit", "checkout",
                "compiler", "make", "protoc", "libraries", "Caffe's sources", "BLAS"),
@@ -61,7 +62,9 @@ def judge(findings: Iterable[Finding]) -> "list[Route]":
 
 
 def judge_one(name: str, states: "dict[str, str]") -> Route:
-    if states.get("L1Loss") == OK and name != "python":
+    if name == "stock" and states.get("pycaffe") == states.get("libcaffe") == LACKS:
+        return Route(name, False, ["Caffe"], "lacks Caffe: neither pycaffe nor libcaffe was found")
+    if states.get("L1Loss") == OK and name in ("native", "plugin"):
         works, word = (True, "works") if name == "native" else (False, "not needed")
         return Route(name, works, [], f"{word}: this Caffe has an L1Loss already")
     works_how, *needs = ROUTES[name]

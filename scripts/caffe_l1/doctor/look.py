@@ -75,6 +75,9 @@ def pycaffe(python: str) -> Iterator[Finding]:
         return
     yield Finding("pycaffe", OK, f"{caffe['version']} in {caffe['place']}, for {name}")
     yield finding("Python layer", python_layer, caffe["types"])
+    if caffe["types"] and "Reduction" not in caffe["types"]:
+        yield Finding("Reduction", LACKS, "not a layer type of this Caffe",
+                      "take a Caffe of June 2015 or later, or another route")
     if "L1Loss" in (caffe["types"] or []):
         yield Finding("L1Loss", OK, "this Caffe has the layer type")
     else:

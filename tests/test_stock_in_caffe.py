@@ -45,7 +45,8 @@ def test_weights_from_a_layer_that_learns_get_no_gradient():
     """The layer below would write its own gradient, were it asked."""
     scale = ('layer { name: "learned" type: "Scale" bottom: "w" top: "learned" '
              "scale_param { axis: 0 num_axes: 0 filler { value: 1 } } }")
-    fixed = net("stock", {"reduction": "SUM"}, inputs(True)).replace('bottom: "w"', 'bottom: "learned"')
+    fixed = net("stock", {"reduction": "SUM"}, inputs(True))
+    fixed = fixed.replace('bottom: "w"', 'bottom: "learned"')
     learned = fixed.replace('layer { name: "x" ', scale + '\nlayer { name: "x" ')
     [result] = run_in([], [{"net": learned, "inputs": [inputs(True)]}])[0]
     assert not result["diff"]["learned"].any() and result["diff"]["x"].any()

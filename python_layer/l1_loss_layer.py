@@ -17,9 +17,9 @@ import sys
 import warnings
 
 import caffe
-import l1_loss
-import l1_loss_checks
 import numpy as np
+from l1_loss import divisor, write_gradients, write_loss
+from l1_loss_checks import check_shapes, prefix, read_options
 
 # What fills a top that was empty when Caffe wrote its loss_weight there, where nobody can say what
 # that was: the smallest number, which no layer above leaves there.
@@ -40,12 +40,12 @@ class L1LossLayer(caffe.Layer):
         self.watched = True
         self.forwards = 0
         self.is_lossless = False
-        _checked(self, _check_blobs, bottom, top)
+        _asked(self, _check_blobs, bottom, top)
         # Caffe's own list of bottoms cannot be iterated.
         self.indices = range(len(bottom))
         # A Caffe of 2015 has it with an underscore.
         param_str = getattr(self, "param_str", None) or getattr(self, "param_str_", "")
-        self.options = _checked(self, l1_loss_checks.read_options, param_str)
+        self.options = _asked(self, read_options, param_str)
 
     def reshape(self, bottom, top):
         self.arrays = arrays = [_array(bottom[i]) for i in self.indices]
@@ -56,7 +56,7 @@ class L1LossLayer(caffe.Layer):
             self.loss_weight = float(diff.flat[0]) if (diff == diff.flat[0]).all() else 0.0
         if shapes == self.shapes:
             return
-        top_shape = _checked(self, l1_loss_checks.check_shapes, self.options, *shapes)
+        top_shape = _asked(self, check_shapes, self.options, *shapes)
         if 0 in top_shape:
             # Caffe reads the data of an empty top, and aborts if there was never any.
             top[0].reshape(1)
@@ -84,13 +84,13 @@ class L1LossLayer(caffe.Layer):
         if self.watched:
             self._watch_forward()
         if not self.empty:
-            self.z = l1_loss.write_loss(top[0].data, self.options, *self.arrays)
+            self.z = write_loss(top[0].data, self.options, *self.arrays)
         elif top[0].count:
             top[0].data[...] = 0
         self.arrays = None
 
     def backward(self, top, propagate_down, bottom):
-        _checked(self, self._check_gradients, top, propagate_down)
+        _asked(self, self._check_gradients, top, propagate_down)
         if self.empty:
             return
         top_diff = top[0].diff
@@ -98,8 +98,8 @@ class L1LossLayer(caffe.Layer):
             self._watch_backward(top_diff)
         inputs = [bottom[i].data for i in self.indices]
         dx, dy = [bottom[i].diff if propagate_down[i] else None for i in (0, 1)]
-        z = l1_loss.divisor(self.options, *inputs) if self.z is None else self.z
-        l1_loss.write_gradients(dx, dy, top_diff, z, self.options, *inputs)
+        z = divisor(self.options, *inputs) if self.z is None else self.z
+        write_gradients(dx, dy, top_diff, z, self.options, *inputs)
 
     def _check_gradients(self, top, propagate_down):
         if len(self.indices) == 3 and propagate_down[2]:
@@ -191,7 +191,7 @@ def _is_same(one, other):
     return same
 
 
-def _checked(layer, check, *arguments):
+def _asked(layer, check, *arguments):
     """Return what the check returns; its error says who raised it.
 
     Where no Python program called, nobody else would show that error.
@@ -199,7 +199,7 @@ def _checked(layer, check, *arguments):
     try:
         return check(*arguments)
     except ValueError as error:
-        l1_loss_checks.prefix(error, _who(layer))
+        prefix(error, _who(layer))
         if sys._getframe(1).f_back is None:
             sys.stderr.write("%s\n" % error)
         raise

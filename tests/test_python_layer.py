@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import gc
 import json
+import shutil
 import subprocess
+import sys
+import tempfile
 import warnings
+from importlib import import_module
 from pathlib import Path
 
 import caffe
@@ -22,6 +26,26 @@ NAMES = "xyw"
 X, Y = np.array([[4, 8, 12], [8, 1, 3]]), np.array([[1, 9, 2], [-5, -2, 6]])
 
 
+# What loss_layer() names: each test runs with the modules, and with the one file made of them.
+MODULE = "l1_loss_layer"
+SINGLE = Path(tempfile.mkdtemp()) / "digits_python_layers.py"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def single_file():
+    command = [sys.executable, "-m", "caffe_l1", "single-file", "-o", str(SINGLE)]
+    subprocess.run(command, env=seeing(REPO / "scripts"), check=True)
+    sys.path.append(str(SINGLE.parent))
+    yield
+    sys.path.remove(str(SINGLE.parent))
+    shutil.rmtree(SINGLE.parent)
+
+
+@pytest.fixture(params=["l1_loss_layer", SINGLE.stem], autouse=True)
+def module(request, monkeypatch):
+    monkeypatch.setitem(globals(), "MODULE", request.param)
+
+
 def dims(shape):
     return " ".join(f"dim: {n}" for n in shape)
 
@@ -36,7 +60,7 @@ def loss_layer(bottoms, more="", top="loss", **options):
     return f"""layer {{
   name: "mae" type: "Python" {bottom} top: "{top}" {more}
   python_param {{
-    module: "l1_loss_layer" layer: "L1LossLayer" param_str: '{json.dumps(options)}'
+    module: "{MODULE}" layer: "L1LossLayer" param_str: '{json.dumps(options)}'
   }}
 }}
 """
@@ -91,7 +115,7 @@ def train(folder, text, steps=3):
     solver.write_text(f'net: "{net}" base_lr: 0.1 lr_policy: "fixed" max_iter: {steps} '
                       "snapshot_after_train: false solver_mode: CPU")
     return subprocess.run(["caffe", "train", "-solver", str(solver)], stderr=subprocess.PIPE,
-                          env=seeing(PYTHON_LAYER, folder), text=True, check=False)
+                          env=seeing(PYTHON_LAYER, folder, SINGLE.parent), text=True, check=False)
 
 
 def feed(net, *arrays):
@@ -345,8 +369,7 @@ def test_a_top_that_is_a_bottom_is_refused(make_net, shape, options):
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_every_bottom_is_compared_with_the_top(make_loss_net, number):
     """Caffe itself makes no net of which the top is another bottom than the first."""
-    from l1_loss_layer import L1LossLayer
-
+    L1LossLayer = import_module(MODULE).L1LossLayer
     net = make_loss_net((2, 3), (2, 3), (2, 3))
     layer = next(layer for layer in net.layers if isinstance(layer, L1LossLayer))
     bottoms = caffe._caffe.RawBlobVec()
@@ -702,6 +725,5 @@ def test_the_layer_stands_next_to_another_loss(make_solver):
 
 
 def test_this_is_the_layer_of_this_repository():
-    import l1_loss_layer
-
-    assert Path(l1_loss_layer.__file__).parent == PYTHON_LAYER
+    folders = {"l1_loss_layer": PYTHON_LAYER, SINGLE.stem: SINGLE.parent}
+    assert Path(import_module(MODULE).__file__).parent == folders[MODULE]

@@ -26,6 +26,7 @@ VERBS = {
     "build-plugin": Verb("plugin.command", "compile the native layer for an installed Caffe"),
     "switch-route": Verb("route.command", "rewrite a net's L1 layers for another route"),
     "doctor": Verb("doctor.command", "say which routes work on this machine, and what others lack"),
+    "single-file": Verb("single_file", "write the Python layer as one module, as for DIGITS"),
     "path": Verb("path", "print where the kit's Python modules or nets are"),
 }
 OF_A_CHECKOUT = ("check", "apply", "status", "revert", "runtest")

@@ -10,11 +10,14 @@ import json
 import numbers
 import operator
 import re
+import sys
 from collections import namedtuple
 
 REDUCTIONS = ("BATCHMEAN", "MEAN", "SUM", "VALID_MEAN", "WEIGHTED_MEAN", "NONE")
-Options = namedtuple("Options", "reduction axis ignore_label ignore_nonfinite_target")
-DEFAULTS = Options("BATCHMEAN", None, None, False)
+Options = namedtuple("Options", "reduction axis ignore_label ignore_nonfinite_target beta")
+DEFAULTS = Options("BATCHMEAN", None, None, False, 0.0)
+# The largest float: in no Caffe a beta is infinite.
+LARGEST = (2 - 2.0**-23) * 2.0**127
 
 
 def prefix(error, who):
@@ -81,12 +84,13 @@ def _read_object(text):
 def check_options(options):
     """Return the Options with the default for each None, or raise ValueError."""
     given = [_plain(option) for option in options]
-    reduction, axis, label, nonfinite = options = Options(*[
+    reduction, axis, label, nonfinite, beta = options = Options(*[
         default if option is None else check_option(name, option)
         for name, option, default in zip(Options._fields, given, DEFAULTS)])
     check_axis(reduction, axis)
     return options._replace(axis=None if axis is None else int(axis),
-                            ignore_label=None if label is None else float(label))
+                            ignore_label=None if label is None else float(label),
+                            beta=float(beta))
 
 
 def check_axis(reduction, axis):
@@ -113,9 +117,9 @@ def _is(value, kind):
     return isinstance(value, kind) and not isinstance(value, bool)
 
 
-def _is_finite(number):
+def _is_number(value, least, most):
     try:
-        return abs(float(number)) < float("inf")
+        return _is(value, numbers.Real) and least <= float(value) <= most
     except OverflowError:  # an int of Python may have any number of digits
         return False
 
@@ -123,9 +127,10 @@ def _is_finite(number):
 _ALLOWED = {
     "reduction": (lambda value: value in REDUCTIONS, ", ".join(REDUCTIONS)),
     "axis": (lambda value: _is(value, numbers.Integral) and -2**31 <= value < 2**31, "an integer"),
-    "ignore_label": (lambda value: _is(value, numbers.Real) and _is_finite(value),
+    "ignore_label": (lambda value: _is_number(value, -sys.float_info.max, sys.float_info.max),
                      "a finite number"),
     "ignore_nonfinite_target": (lambda value: isinstance(value, bool), "true or false"),
+    "beta": (lambda value: _is_number(value, 0, LARGEST), "a number from 0 to %r" % LARGEST),
 }
 
 

@@ -46,10 +46,21 @@ def _divisor(elements: list, shape: tuple, reduction: str, axis: int | None) -> 
 
 
 def divisor(x, y, weight=None, reduction="BATCHMEAN", axis=None, ignore_label=None,
-            ignore_nonfinite_target=False):
+            ignore_nonfinite_target=False, beta=0.0):
     """Return Z."""
     elements = list(_elements(x, y, weight, ignore_label, ignore_nonfinite_target))
     return _divisor(elements, np.shape(x), reduction, axis)
+
+
+def _beta(x: Any, beta: float) -> float:
+    """As the loss of x is computed: in float, or in double."""
+    return float(np.float32(beta)) if np.result_type(np.float32, x) == np.float32 else beta
+
+
+def _size(difference: float, beta: float) -> float:
+    """|x - y|, smooth below beta."""
+    size = abs(difference)
+    return size / beta * size / 2 if size < beta else size - beta / 2
 
 
 def _top_shape(shape: tuple, reduction: str, axis: int | None) -> tuple:
@@ -59,35 +70,38 @@ def _top_shape(shape: tuple, reduction: str, axis: int | None) -> tuple:
 
 
 def l1_loss(x, y, weight=None, reduction="BATCHMEAN", axis=None, ignore_label=None,
-            ignore_nonfinite_target=False):
+            ignore_nonfinite_target=False, beta=0.0):
     """Return the loss: a number, or an array with NONE."""
     shape = np.shape(x)
     elements = list(_elements(x, y, weight, ignore_label, ignore_nonfinite_target))
     z = _divisor(elements, shape, reduction, axis)
-    top = np.zeros(_top_shape(shape, reduction, axis))
+    top, beta = np.zeros(_top_shape(shape, reduction, axis)), _beta(x, beta)
     if z == 0:
         return top[()]
     for index, difference, w, ignored in elements:
         if not ignored:
-            top[index[: top.ndim]] += w * abs(difference) / z
+            top[index[: top.ndim]] += w * _size(difference, beta) / z
     return top[()]
 
 
-def _sign(value: float) -> float:
+def _sign(value: float, beta: float) -> float:
     if math.isnan(value):
         return value
+    if abs(value) < beta:
+        return value / beta
     return 1.0 if value > 0 else -1.0 if value < 0 else 0.0
 
 
 def l1_loss_grad(x, y, weight=None, reduction="BATCHMEAN", axis=None, ignore_label=None,
-                 ignore_nonfinite_target=False, top_diff=1.0):
+                 ignore_nonfinite_target=False, beta=0.0, top_diff=1.0):
     """Return the gradients (dx, dy), in the shapes of x and y."""
     shape = np.shape(x)
     elements = list(_elements(x, y, weight, ignore_label, ignore_nonfinite_target))
     z = _divisor(elements, shape, reduction, axis)
     top_diff = np.broadcast_to(top_diff, _top_shape(shape, reduction, axis))
-    dx = np.zeros(shape)
+    dx, beta = np.zeros(shape), _beta(x, beta)
     for index, difference, w, ignored in elements:
         if z != 0 and not ignored:
-            dx[index] = float(top_diff[index[: top_diff.ndim]]) * w * _sign(difference) / z
+            slope = _sign(difference, beta)
+            dx[index] = float(top_diff[index[: top_diff.ndim]]) * w * slope / z
     return dx, -dx.reshape(np.shape(y))

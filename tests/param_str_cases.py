@@ -4,9 +4,10 @@ from __future__ import annotations
 
 NOT_JSON = 'param_str is not valid JSON; allowed: an object such as {"reduction": "MEAN"}'
 REDUCTIONS = "allowed: BATCHMEAN, MEAN, SUM, VALID_MEAN, WEIGHTED_MEAN, NONE"
-NAMES = "allowed: reduction, axis, ignore_label, ignore_nonfinite_target"
+NAMES = "allowed: reduction, axis, ignore_label, ignore_nonfinite_target, beta"
 INTEGER, NUMBER = "allowed: an integer", "allowed: a finite number"
 BOOLEAN = "allowed: true or false"
+BETA = "allowed: a number from 0 to 3.4028234663852886e+38"
 ZEROS = "0" * 5000
 
 # (param_str, the options that it gives, the others being the defaults)
@@ -44,6 +45,12 @@ ACCEPTED: list[tuple[str, dict]] = [
     ('{"ignore_nonfinite_target": false}', {"ignore_nonfinite_target": False}),
     ('{"ignoreNonfiniteTarget": true, "ignoreLabel": -1.5}',
      {"ignore_label": -1.5, "ignore_nonfinite_target": True}),
+    ('{"beta": 0}', {"beta": 0.0}),
+    ('{"beta": -0.0}', {"beta": 0.0}),
+    ('{"beta": 0.5, "reduction": "MEAN"}', {"reduction": "MEAN", "beta": 0.5}),
+    ('{"beta": 1e-400}', {"beta": 0.0}),
+    ('{"beta": 3.4028234663852886e38}', {"beta": 3.4028234663852886e38}),
+    ('{"beta": null}', {}),
 ]
 
 # (param_str, the error behind the layer's name)
@@ -106,6 +113,8 @@ REFUSED: list[tuple[str, str]] = [
         '{"ignore_nonfinite_target": True}',
         '{"ignore_nonfinite_target": None}',
         '{"ignore_nonfinite_target": NULL}',
+        '{"beta": NaN}',
+        '{"beta": Infinity}',
         '{"unknown": NaN}',
         '{"unknown": [1,]}',
         '{"unknown": {"a": }}',
@@ -197,6 +206,18 @@ REFUSED: list[tuple[str, str]] = [
     ('{"ignore_nonfinite_target": "true"}',
      f'option "ignore_nonfinite_target" is "true"; {BOOLEAN}'),
     ('{"ignore_nonfinite_target": []}', f'option "ignore_nonfinite_target" is [...]; {BOOLEAN}'),
+    ('{"beta": -1}', f'option "beta" is -1; {BETA}'),
+    ('{"beta": -1e-300}', f'option "beta" is -1e-300; {BETA}'),
+    ('{"beta": 3.4028235e38}', f'option "beta" is 3.4028235e38; {BETA}'),
+    ('{"beta": 1e400}', f'option "beta" is 1e400; {BETA}'),
+    ('{"beta": "1"}', f'option "beta" is "1"; {BETA}'),
+    ('{"beta": true}', f'option "beta" is true; {BETA}'),
+    ('{"beta": [1]}', f'option "beta" is [...]; {BETA}'),
+    ('{"beta": 1' + ZEROS + "}", f'option "beta" is 1{ZEROS}; {BETA}'),
+    ('{"beta": 1, "beta": 1}', 'option "beta" is given twice; fix: give it once'),
+    ('{"Beta": 1}', f'unknown option "Beta"; {NAMES}'),
+    ('{"ignore_nonfinite_target": 1, "beta": -1}',
+     f'option "ignore_nonfinite_target" is 1; {BOOLEAN}'),
     ('{"ignore_nonfinite_target": 1, "ignore_label": "a", "axis": "b", "reduction": "c"}',
      f'option "reduction" is "c"; {REDUCTIONS}'),
     ('{"ignore_nonfinite_target": 1, "ignore_label": "a", "axis": "b"}',

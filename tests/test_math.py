@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import math
 import warnings
@@ -13,7 +14,7 @@ import numpy as np
 import oracle
 import pytest
 from l1_loss import REDUCTIONS, l1_loss, l1_loss_grad
-from param_str_cases import CASES
+from param_str_cases import BETA, CASES
 
 INF, NAN = float("inf"), float("nan")
 # From the tests of TensorFlow's absolute_difference and Keras's mean_absolute_error.
@@ -43,6 +44,10 @@ def close(actual, expected):
         ({"reduction": "WEIGHTED_MEAN", "ignore_label": 2}, 23 / 5),
         ({"reduction": "MEAN", "ignore_label": 2}, 23 / 6),
         ({"ignore_label": 2}, 11.5),
+        ({"reduction": "NONE", "beta": 4}, [[9 / 8, 1 / 8, 8], [11, 9 / 8, 9 / 8]]),
+        ({"reduction": "SUM", "beta": 4}, 22.5),
+        ({"reduction": "SUM", "beta": 0}, 33),
+        ({"reduction": "SUM", "beta": 2.0**40}, 297 / 2.0**41),
     ],
 )
 def test_golden_pair(options, expected):
@@ -74,6 +79,9 @@ def test_gradients_of_the_golden_pair_carry_top_diff():
     dx, dy = l1_loss_grad(X, Y, np.array([2, 0.5]), reduction="MEAN", top_diff=3.7)
     close(dx, 3.7 / 6 * np.array([[2, -2, 2], [0.5, 0.5, -0.5]]))
     close(dy, -dx)
+    dx, dy = l1_loss_grad(X, Y, np.array([2, 0.5]), reduction="MEAN", beta=4, top_diff=3.7)
+    close(dx, 3.7 / 6 * np.array([[1.5, -0.5, 2], [0.5, 0.375, -0.375]]))
+    close(dy, -dx)
 
 
 SHAPES = [(1,), (4,), (3, 1), (2, 3), (1, 5), (2, 3, 4), (2, 1, 3), (3, 2, 2, 2), (2, 3, 1, 2, 2)]
@@ -82,6 +90,7 @@ MASKS = [
     {"ignore_label": 1},
     {"ignore_nonfinite_target": True},
     {"ignore_label": -1, "ignore_nonfinite_target": True},
+    {"beta": 1.5, "ignore_nonfinite_target": True},
 ]
 
 
@@ -268,7 +277,8 @@ def test_any_magnitude_is_right_and_makes_numpy_warn_of_nothing(seed):
     x, y, weight = (rng.choice([-1, 1], shape) * rng.choice(NUMBERS, shape) for _ in range(3))
     x, y, weight = (a.astype(np.float32) for a in (x, y, weight))
     weight = weight if rng.randint(3) else None
-    options = {"reduction": rng.choice(REDUCTIONS), "ignore_label": rng.choice([None, 7, 0.3])}
+    options = {"reduction": rng.choice(REDUCTIONS), "ignore_label": rng.choice([None, 7, 0.3]),
+               "beta": rng.choice([0, 0, 1e-20, 0.3, 1e8])}
     if options["reduction"] == "NONE" and rng.randint(2):
         options["axis"] = int(rng.randint(len(shape)))
     if options["reduction"] == "WEIGHTED_MEAN" and weight is not None:
@@ -285,11 +295,78 @@ def test_any_magnitude_is_right_and_makes_numpy_warn_of_nothing(seed):
         warnings.simplefilter("error")
         loss = l1_loss(x, y, weight, **options)
         actual = l1_loss_grad(x, y, weight, top_diff=top_diff, **options)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(all="ignore"):
         near = np.abs(loss - expected) <= 1e-6 * size + 2e-45
+        # That of (x - y) / beta, which may be the smallest float.
+        rounding = 2e-45 * (1 + np.abs(oracle.l1_loss_grad(
+            x, y, weight, top_diff=top_diff, **dict(options, beta=0))))
     assert (near | (loss == expected)).all()
-    for a, e in zip(actual, gradients):
-        np.testing.assert_allclose(a, e, rtol=1e-6, atol=2e-45)
+    for a, e, bound in zip(actual, gradients, rounding):
+        assert ((np.abs(a - e) <= 1e-6 * np.abs(e) + bound) | (a == e)).all()
+
+
+# beta
+
+
+def test_the_default_of_every_option_is_said_once():
+    for function in (l1_loss, l1_loss_grad):
+        names = inspect.signature(function).parameters
+        assert [names[name].default for name in l1_loss_checks.Options._fields] == list(
+            l1_loss_checks.DEFAULTS)
+
+
+@pytest.mark.parametrize("beta", [1e-45, 3e-45, 1e-38, 1e-10])
+def test_a_beta_below_all_differences_is_the_plain_loss(beta):
+    """Also where beta / 2 is 0."""
+    assert l1_loss(X, Y, reduction="SUM", beta=beta) == 33
+    np.testing.assert_array_equal(l1_loss_grad(X, Y, beta=beta), l1_loss_grad(X, Y))
+
+
+def test_a_beta_that_is_0_in_the_type_of_the_inputs_is_none():
+    np.testing.assert_array_equal(l1_loss_grad(X, X, beta=1e-300), np.zeros((2, 2, 3)))
+    assert l1_loss(X, Y, beta=1e-300) == 16.5
+    x = np.array([1e-300, 5e-301])
+    np.testing.assert_allclose(l1_loss(x, x * 0, reduction="NONE", beta=1e-300),
+                               [5e-301, 1.25e-301])
+
+
+@pytest.mark.parametrize("weight", [None, np.float32(0.5)])
+@pytest.mark.parametrize(("difference", "beta", "loss", "slope"), [
+    (1e38, 1, 1e38, 1),
+    (3.4e38, 3.4e38, 1.7e38, 1),
+    (1e38, 2e38, 2.5e37, 0.5),
+    (1, 1e30, 5e-31, 1e-30),
+    (1e-38, 1, 0, 1e-38),
+    (4e-45, 8e-45, 1e-45, 0.5),
+    (INF, 1, INF, 1),
+    (INF, 3.4e38, INF, 1),
+    (NAN, 1, NAN, NAN),
+    (0, 1, 0, 0),
+    (0, 1e-45, 0, 0),
+])
+def test_the_smooth_loss_at_the_ends_of_the_range_of_float(difference, beta, loss, slope, weight):
+    x = np.float32([difference, -difference])
+    factor = 1 if weight is None else weight
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        actual = l1_loss(x, np.zeros(2, np.float32), weight, reduction="NONE", beta=beta)
+        dx, dy = l1_loss_grad(x, np.zeros(2, np.float32), weight, reduction="SUM", beta=beta)
+    np.testing.assert_allclose(actual, factor * np.float32([loss, loss]), 1e-6, 1.5e-45)
+    np.testing.assert_allclose(dx, factor * np.float32([slope, -slope]), 1e-6, 1.5e-45)
+    np.testing.assert_array_equal(dy, -dx)
+
+
+def test_a_smooth_difference_beyond_the_range_of_float_is_summed_in_double():
+    x, y = np.full((2, 4), 3e38, np.float32), np.full((2, 4), -3e38, np.float32)
+    close(l1_loss(x, y, reduction="SUM", beta=3e38), 12 * float(np.float32(3e38)))
+    np.testing.assert_array_equal(l1_loss_grad(x, y, reduction="SUM", beta=3e38)[0], x * 0 + 1)
+
+
+@pytest.mark.parametrize("weight", [np.inf, -np.inf, np.nan])
+def test_the_smooth_gradient_of_equals_is_0_whatever_the_weight(weight):
+    x, y = np.array([[1, 1, 0]], np.float32), np.array([[1, 0, 1]], np.float32)
+    dx, _ = l1_loss_grad(x, y, np.full((1, 3), weight, np.float32), reduction="SUM", beta=4)
+    np.testing.assert_array_equal(dx, [[0, weight, -weight]])
 
 
 # NaN, Inf and nothing
@@ -528,6 +605,13 @@ def test_weights_may_have_further_axes_of_length_1():
          'option "ignore_nonfinite_target" is 1; allowed: true or false'),
         ({"ignore_nonfinite_target": "yes"},
          'option "ignore_nonfinite_target" is "yes"; allowed: true or false'),
+        ({"beta": -1}, f'option "beta" is -1; {BETA}'),
+        ({"beta": NAN}, f'option "beta" is NaN; {BETA}'),
+        ({"beta": np.float64(INF)}, f'option "beta" is Infinity; {BETA}'),
+        ({"beta": 10**400}, f'option "beta" is 1{"0" * 400}; {BETA}'),
+        ({"beta": "1"}, f'option "beta" is "1"; {BETA}'),
+        ({"beta": True}, f'option "beta" is true; {BETA}'),
+        ({"beta": (1,)}, f'option "beta" is [...]; {BETA}'),
         ({"axis": 1}, 'option "axis" needs "reduction": "NONE", not "BATCHMEAN"'),
         ({"axis": 0, "reduction": "SUM"}, 'option "axis" needs "reduction": "NONE", not "SUM"'),
         ({"axis": 2, "reduction": "NONE"},
@@ -556,7 +640,7 @@ def test_a_param_str_means_or_is_refused_as_listed(param_str, expected):
     if isinstance(expected, dict):
         options = l1_loss_checks.read_options(param_str)
         assert options == l1_loss_checks.DEFAULTS._replace(**expected)
-        types = (str, (int, type(None)), (float, type(None)), bool)
+        types = (str, (int, type(None)), (float, type(None)), bool, float)
         assert all(type(a) in np.atleast_1d(t) for a, t in zip(options, types))
     else:
         with pytest.raises(ValueError) as error:

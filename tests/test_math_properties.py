@@ -12,6 +12,7 @@ SCALARS = [name for name in REDUCTIONS if name != "NONE"]
 # Multiples of 1/8: sums and differences of them are exact.
 NUMBERS = st.integers(-64, 64).map(lambda n: n / 8)
 WEIGHTS = st.integers(0, 16).map(lambda n: n / 4)
+BETAS = [0, 0.125, 1, 3.7, 64]
 WILD = st.floats(allow_nan=True, allow_infinity=True, width=32)
 SETTINGS = settings(
     deadline=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow]
@@ -25,7 +26,8 @@ def weight_shapes(draw, shape):
 
 
 @st.composite
-def cases(draw, numbers=NUMBERS, targets=NUMBERS, reductions=REDUCTIONS, weights=WEIGHTS):
+def cases(draw, numbers=NUMBERS, targets=NUMBERS, reductions=REDUCTIONS, weights=WEIGHTS,
+          betas=BETAS):
     """Draw x, y, a weight or None, and options without a mask."""
     shape = draw(array_shapes(min_dims=1, max_dims=4, min_side=1, max_side=4))
     x = draw(arrays(np.float64, shape, elements=numbers))
@@ -36,6 +38,8 @@ def cases(draw, numbers=NUMBERS, targets=NUMBERS, reductions=REDUCTIONS, weights
     options = {"reduction": draw(st.sampled_from(reductions))}
     if options["reduction"] == "NONE" and draw(st.booleans()):
         options["axis"] = draw(st.integers(-len(shape), len(shape) - 1))
+    if draw(st.booleans()):
+        options["beta"] = draw(st.sampled_from(betas))
     return x, y, weight, options
 
 
@@ -56,7 +60,7 @@ def test_swapping_the_bottoms_swaps_the_gradients(case):
 
 
 @SETTINGS
-@given(cases(), st.sampled_from([0.125, 0.5, 2, 16]))
+@given(cases(betas=[0]), st.sampled_from([0.125, 0.5, 2, 16]))
 def test_scaling_both_scales_the_loss_and_keeps_the_gradient(case, factor):
     x, y, weight, options = case
     same(l1_loss(factor * x, factor * y, weight, **options),
@@ -118,11 +122,14 @@ def test_weights_of_0_equal_ignoring(case, data):
 
 
 @SETTINGS
-@given(cases(reductions=SCALARS))
+@given(cases(reductions=SCALARS, betas=[0]))
 def test_the_gradient_is_the_numeric_derivative_off_the_kink(case):
     x, y, weight, options = case
     x = np.where(x == y, x + 1, x)
-    step = 1 / 64
+    check_gradients(x, y, weight, options, 1 / 64, 1e-9)
+
+
+def check_gradients(x, y, weight, options, step, tolerance):
     dx, dy = l1_loss_grad(x, y, weight, **options)
     for gradient, bottom in ((dx, 0), (dy, 1)):
         for index in np.ndindex(*x.shape):
@@ -130,7 +137,55 @@ def test_the_gradient_is_the_numeric_derivative_off_the_kink(case):
             up[bottom][index] += step
             down[bottom][index] -= step
             slope = l1_loss(*up, weight, **options) - l1_loss(*down, weight, **options)
-            np.testing.assert_allclose(gradient[index], slope / (2 * step), atol=1e-9)
+            np.testing.assert_allclose(gradient[index], slope / (2 * step), atol=tolerance)
+
+
+SMOOTH = [0.125, 1, 3.7, 64]
+
+
+@SETTINGS
+@given(cases(reductions=SCALARS), st.sampled_from(SMOOTH))
+def test_the_smooth_gradient_is_the_numeric_derivative_everywhere(case, beta):
+    """Where x meets y too, and where |x - y| is beta."""
+    x, y, weight, options = case
+    check_gradients(x, y, weight, {**options, "beta": beta}, 2.0**-20, 3e-5)
+
+
+@SETTINGS
+@given(cases())
+def test_a_huge_beta_makes_it_half_the_mean_square(case):
+    x, y, weight, options = case
+    beta, squares = 2.0**40, (x - y)**2
+    plain = {**options, "beta": 0}
+    same(2 * beta * l1_loss(x, y, weight, **{**options, "beta": beta}),
+         l1_loss(squares, squares * 0, weight, **plain))
+    slopes = beta * l1_loss_grad(x, y, weight, **{**options, "beta": beta})[0]
+    same(slopes, (x - y) * l1_loss_grad(x * 0 + 1, x * 0, weight, **plain)[0])
+
+
+FLOATS = st.floats(allow_nan=False, allow_infinity=False, width=32)
+
+
+@SETTINGS
+@given(arrays(np.float32, 5, elements=FLOATS), arrays(np.float32, 5, elements=FLOATS),
+       st.floats(0, float(np.finfo(np.float32).max), width=32))
+def test_of_any_floats_the_smooth_loss_is_between_0_and_the_plain_one(x, y, beta):
+    e, plain = (l1_loss(x, y, reduction="NONE", beta=b) for b in (beta, 0))
+    assert (e >= 0).all() and (e <= plain).all()
+    slope, sign = (l1_loss_grad(x, y, reduction="SUM", beta=b)[0] for b in (beta, 0))
+    assert (np.abs(slope) <= 1).all() and (slope * sign >= 0).all()
+    far = np.abs(x.astype(np.float64) - y) >= beta
+    np.testing.assert_array_equal(slope[far], sign[far])
+
+
+@SETTINGS
+@given(st.floats(2.0**-100, 2.0**100, width=32), st.sampled_from([-1, 1]))
+def test_loss_and_gradient_have_no_step_where_the_difference_is_beta(beta, sign):
+    x = np.float32(sign * beta) * np.float32([1 - 2.0**-24, 1, 1 + 2.0**-23])
+    np.testing.assert_allclose(l1_loss(x, x * 0, reduction="NONE", beta=beta), beta / 2, 4e-7)
+    dx = l1_loss_grad(x, x * 0, reduction="SUM", beta=beta)[0]
+    np.testing.assert_allclose(dx, [sign] * 3, 2e-7)
+    assert (dx[1:] == sign).all()
 
 
 @SETTINGS
@@ -138,10 +193,10 @@ def test_the_gradient_is_the_numeric_derivative_off_the_kink(case):
 def test_none_summed_equals_sum(case):
     x, y, weight, options = case
     columns = np.prod(x.shape[options["axis"]:]) if "axis" in options else 1
-    same(np.sum(l1_loss(x, y, weight, **options)) * columns,
-         l1_loss(x, y, weight, reduction="SUM"))
+    summed = {"reduction": "SUM", "beta": options.get("beta")}
+    same(np.sum(l1_loss(x, y, weight, **options)) * columns, l1_loss(x, y, weight, **summed))
     same(l1_loss_grad(x, y, weight, top_diff=columns, **options),
-         l1_loss_grad(x, y, weight, reduction="SUM"))
+         l1_loss_grad(x, y, weight, **summed))
 
 
 @SETTINGS

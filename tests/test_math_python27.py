@@ -66,7 +66,8 @@ json.dump([[read(text), read(text.encode("utf-8"))] for text in texts], sys.stdo
 def make_cases():
     rng = np.random.RandomState(27)
     shapes = [(3,), (2, 3), (2, 1, 4), (3, 2, 2, 2)]
-    masks = [{}, {"ignore_label": 1}, {"ignore_nonfinite_target": True}, {"ignore_label": 1e300}]
+    masks = [{}, {"ignore_label": 1}, {"ignore_nonfinite_target": True}, {"ignore_label": 1e300},
+             {"beta": 1.5}]
     for shape in shapes:
         for weights in (None, (), shape[:1], (1, *shape[1:]), shape):
             for reduction in ("BATCHMEAN", "MEAN", "SUM", "VALID_MEAN", "WEIGHTED_MEAN", "NONE"):
@@ -112,7 +113,7 @@ def test_python_27_computes_the_same(block, python27):
         command, input=json.dumps(cases), text=True, capture_output=True, check=False,
     )
     assert result.returncode == 0, result.stderr
-    assert int(result.stdout) == len(cases) == 480
+    assert int(result.stdout) == len(cases) == 600
 
 
 def test_python_27_reads_a_param_str_as_listed(python27):

@@ -74,6 +74,7 @@ class L1LossParameter {
   double ignore_label() const { return 2; }
   void set_ignore_label(double label) {}
   bool ignore_nonfinite_target() const { return false; }
+  double beta() const { return 0; }
   void MergeFrom(const L1LossParameter& other) { *this = other; }
 
  private:

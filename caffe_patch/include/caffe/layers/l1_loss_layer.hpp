@@ -159,6 +159,11 @@ struct L1LossIgnore {
  * nowhere. A divisor of 0 gives loss 0 and gradient 0. NaN in a prediction is
  * never hidden: it reaches the loss and the gradient.
  *
+ * With beta > 0 the loss is smooth where x meets y:
+ * @f$ e_i = \frac{w_i}{2 \beta} (x_i - y_i)^2 @f$ if
+ * @f$ \left| x_i - y_i \right| < \beta @f$, else
+ * @f$ w_i (\left| x_i - y_i \right| - \beta / 2) @f$.
+ *
  * Both the predictions and the targets can be trained.
  */
 template <typename Dtype>
@@ -198,7 +203,9 @@ class L1LossLayer : public LossLayer<Dtype> {
    *     \frac{\partial E}{\partial y_i} =
    *     - \frac{\partial E}{\partial x_i} @f$
    *
-   * with sign(0) = 0, sign(NaN) = NaN and @f$ \lambda @f$ = top[0]'s diff,
+   * with @f$ (x_i - y_i) / \beta @f$ for the sign if
+   * @f$ \left| x_i - y_i \right| < \beta @f$,
+   * sign(0) = 0, sign(NaN) = NaN and @f$ \lambda @f$ = top[0]'s diff,
    * which is the loss_weight. A bottom that propagate_down leaves out is not
    * touched; asking for the gradient of the weights is an error.
    */
@@ -232,6 +239,7 @@ class L1LossLayer : public LossLayer<Dtype> {
   /// The options, with what loss_param says already in them.
   L1LossParameter options_;
   L1LossIgnore<Dtype> ignore_;
+  Dtype beta_;  // which may be 0 as a Dtype alone
   /// From an element of the predictions to its weight and its top's diff.
   L1LossBroadcast weight_map_, top_map_;
   /// How many elements of top[0]'s diff hold the loss_weight.

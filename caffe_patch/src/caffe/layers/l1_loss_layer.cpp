@@ -83,6 +83,10 @@ L1LossParameter ReadOptions(const LayerParameter& param, const string& where) {
   const double label = options.ignore_label();
   LOG_IF(FATAL, !(label - label == 0)) << where << "option \"ignore_label\" is "
       << label << "; allowed: a finite number";
+  const double beta = options.beta();
+  LOG_IF(FATAL, !(beta >= 0 && beta <= std::numeric_limits<float>::max()))
+      << where << "option \"beta\" is " << beta
+      << "; allowed: a number from 0 to 3.4028234663852886e+38";
   LOG_IF(FATAL, options.has_axis()
       && options.reduction() != L1LossParameter::NONE)
       << where << "option \"axis\" needs \"reduction\": \"NONE\", not \""
@@ -218,8 +222,10 @@ Factor<Dtype> Product(const int n, const Factor<Dtype>& a,
 
 // ---- Elements ---------------------------------------------------------------
 
-// What is known of a block's weights and targets.
-enum Flags { kEach = 1, kLabel = 2, kNonfinite = 4, kAllFlags = 7 };
+// What is known of a block's weights and targets, and of its loss.
+enum Flags {
+  kEach = 1, kLabel = 2, kNonfinite = 4, kSmooth = 8, kAllFlags = 15
+};
 
 enum Quantity {
   kOne, kLoss, kWeight, kNonzeroWeight, kWeightedLoss, kWeightedSign
@@ -233,11 +239,12 @@ struct Block {
   const Dtype* y;
   Factor<Dtype> weight;
   L1LossIgnore<Dtype> ignore;
+  Dtype beta;
 
   int flags() const {
     return (weight.each ? kEach : 0)
         | (ignore.label == ignore.label ? kLabel : 0)
-        | (ignore.nonfinite ? kNonfinite : 0);
+        | (ignore.nonfinite ? kNonfinite : 0) | (beta != 0 ? kSmooth : 0);
   }
 
   // What the elements from number i on contribute, as many as V has lanes; 0
@@ -247,15 +254,19 @@ struct Block {
     typedef typename V::Vec Vec;
     const Vec zero = V::Set(0), one = V::Set(1), y = V::Load(this->y + i);
     const Vec difference = V::Load(x + i) - y, label = V::Set(ignore.label);
-    const Vec size = V::Abs(difference);
-    Vec w = V::Set(weight.all);
+    Vec size = V::Abs(difference), slope = one, w = V::Set(weight.all);
     if (kFlags & kEach) { w = w * V::Load(weight.each + i); }
+    if (kFlags & kSmooth) {  // 1 from beta on, and no squares of large ones
+      const Vec near = size < V::Set(beta) ? size : V::Set(beta);
+      slope = near / V::Set(beta);
+      size = slope * (size - near / V::Set(2));
+    }
     Vec v = kQuantity == kOne ? one
         : kQuantity == kLoss ? size
         : kQuantity == kWeight ? w
         : kQuantity == kWeightedLoss ? size * w
         : kQuantity == kNonzeroWeight ? (w != zero ? one : zero)
-        : V::WithSign(w, difference);
+        : V::WithSign(kFlags & kSmooth ? w * slope : w, difference);
     if (kFlags & kLabel) { v = y != label ? v : zero; }
     if (kFlags & kNonfinite) { v = y - y == zero ? v : zero; }
     return v;
@@ -278,8 +289,9 @@ struct Block {
 template <typename V, Quantity kQuantity, Quantity kTimes, int kFlags,
     typename Dtype>
 double Sum(const Block<Dtype>& whole) {
-  if (kFlags != whole.flags()) {
-    return Sum<V, kQuantity, kTimes, (kFlags + 1) & kAllFlags>(whole);
+  const int kAll = kQuantity == kLoss ? kAllFlags : kAllFlags & ~kSmooth;
+  if (kFlags != (whole.flags() & kAll)) {
+    return Sum<V, kQuantity, kTimes, (kFlags + 1) & kAll>(whole);
   }
   const Block<Dtype> block = whole;  // in registers
   typedef Lane<Dtype> L;
@@ -374,11 +386,12 @@ struct Inputs {
   const Dtype* y;
   Spread<Dtype> weight;
   L1LossIgnore<Dtype> ignore;
+  Dtype beta;
 
   Inputs(const vector<Blob<Dtype>*>& bottom, const L1LossBroadcast& weight_map,
-      const L1LossIgnore<Dtype>& ignore)
+      const L1LossIgnore<Dtype>& ignore, const Dtype beta)
       : count(bottom[0]->count()), x(bottom[0]->cpu_data()),
-        y(bottom[1]->cpu_data()), ignore(ignore) {
+        y(bottom[1]->cpu_data()), ignore(ignore), beta(beta) {
     weight.data = bottom.size() > 2 ? bottom[2]->cpu_data() : NULL;
     weight.map = weight_map;
   }
@@ -387,7 +400,7 @@ struct Inputs {
   Block<Dtype> block(const int begin, const int end, Dtype* buffer) const {
     int n = std::min(kBlock, end - begin);
     const Factor<Dtype> factor = weight.at(begin, &n, buffer);
-    const Block<Dtype> block = {n, x + begin, y + begin, factor, ignore};
+    const Block<Dtype> block = {n, x + begin, y + begin, factor, ignore, beta};
     return block;
   }
 };
@@ -502,6 +515,7 @@ void L1LossLayer<Dtype>::LayerSetUp(const vector<Blob<Dtype>*>& bottom,
       ? static_cast<Dtype>(options_.ignore_label())
       : std::numeric_limits<Dtype>::quiet_NaN();
   ignore_.nonfinite = options_.ignore_nonfinite_target();
+  beta_ = options_.beta();
 }
 
 template <typename Dtype>
@@ -595,7 +609,7 @@ void L1LossLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom,
 template <typename Dtype>
 void L1LossLayer<Dtype>::ForwardReduced_cpu(const vector<Blob<Dtype>*>& bottom,
     Blob<Dtype>* top) {
-  const Inputs<Dtype> inputs(bottom, weight_map_, ignore_);
+  const Inputs<Dtype> inputs(bottom, weight_map_, ignore_, beta_);
   vector<Sums> sums(inputs.count / kChunk + 1);
   const SumPass<Dtype> pass = {inputs, counts(),
       options_.reduction() == L1LossParameter::WEIGHTED_MEAN, &sums[0], NULL};
@@ -612,7 +626,7 @@ void L1LossLayer<Dtype>::ForwardReduced_cpu(const vector<Blob<Dtype>*>& bottom,
 template <typename Dtype>
 void L1LossLayer<Dtype>::ForwardUnreduced_cpu(
     const vector<Blob<Dtype>*>& bottom, Blob<Dtype>* top) {
-  const Inputs<Dtype> inputs(bottom, weight_map_, ignore_);
+  const Inputs<Dtype> inputs(bottom, weight_map_, ignore_, beta_);
   const int row = inputs.count / top->count();
   Dtype* out = top->mutable_cpu_data();
   divisor_ = row;
@@ -649,7 +663,7 @@ void L1LossLayer<Dtype>::Backward_cpu(const vector<Blob<Dtype>*>& top,
   if (divisor_ == 0) { return; }
   const bool reduced = options_.reduction() != L1LossParameter::NONE;
   const Dtype* top_diff = top[0]->cpu_diff();
-  const Inputs<Dtype> inputs(bottom, weight_map_, ignore_);
+  const Inputs<Dtype> inputs(bottom, weight_map_, ignore_, beta_);
   const Spread<Dtype> factors = {reduced ? NULL : top_diff, top_map_};
   const double numerator = (reduced ? top_diff[0] : 1.) * (diff[0] ? 1 : -1);
   // The gradient of the targets alone is written with the sign changed.

@@ -99,6 +99,8 @@ class L1LossLayerTest : public MultiDeviceTest<TypeParam> {
     bottom_.push_back(w_);
   }
 
+  void SetBeta(double beta) { param_.mutable_l1_loss_param()->set_beta(beta); }
+
   void SetReduction(L1LossParameter::Reduction reduction) {
     param_.mutable_l1_loss_param()->set_reduction(reduction);
   }
@@ -158,11 +160,15 @@ class L1LossLayerTest : public MultiDeviceTest<TypeParam> {
     return w_->cpu_data()[offset];
   }
 
+  double Beta() const { return Dtype(param_.l1_loss_param().beta()); }
+
   // e of element i, in double.
   double Element(int i) const {
     const double x = x_->cpu_data()[i], y = y_->cpu_data()[i];
     if (Ignored(y_->cpu_data()[i])) { return 0; }
-    return Weight(i) * (x > y ? x - y : y - x);
+    const double size = x > y ? x - y : y - x, beta = Beta();
+    return Weight(i) * (size < beta ? size * size / (2 * beta)
+        : size - beta / 2);
   }
 
   double ExpectedDivisor() const {
@@ -193,7 +199,8 @@ class L1LossLayerTest : public MultiDeviceTest<TypeParam> {
     vector<double> gradients(x_->count());
     for (int i = 0; i < x_->count(); ++i) {
       const double x = x_->cpu_data()[i], y = y_->cpu_data()[i];
-      const double sign = x > y ? 1 : (x < y ? -1 : 0);
+      double sign = x > y ? 1 : (x < y ? -1 : 0);
+      if (std::fabs(x - y) < Beta()) { sign = (x - y) / Beta(); }
       if (Ignored(y_->cpu_data()[i])) { continue; }
       gradients[i] = kLossWeight * Weight(i) * sign / divisor;
     }
@@ -742,6 +749,109 @@ TYPED_TEST(L1LossLayerTest, TestAllWeightsZero) {
   for (int r = L1LossParameter::BATCHMEAN; r < L1LossParameter::NONE; ++r) {
     this->SetReduction(static_cast<L1LossParameter::Reduction>(r));
     this->CheckNothing();
+  }
+}
+
+// ---- beta -------------------------------------------------------------------
+
+// The numeric gradient too, where x meets y and where |x - y| is beta.
+TYPED_TEST(L1LossLayerTest, TestSmooth) {
+  typedef typename TypeParam::Dtype Dtype;
+  const double betas[] = {0.5, 1, 100};
+  const vector<int> weights[] = {vector<int>(), this->Shape(3, 2, 5, 2),
+      this->Shape(3)};
+  this->param_.mutable_l1_loss_param()->set_ignore_nonfinite_target(true);
+  for (int k = 0; k < 3; ++k) {
+    this->SetBeta(betas[k]);
+    Dtype* x = this->x_->mutable_cpu_data();
+    Dtype* y = this->y_->mutable_cpu_data();
+    x[0] = y[0];
+    x[1] = y[1] + betas[k];
+    x[2] = y[2] - betas[k];
+    x[3] = y[3] + kStep / 2;
+    y[4] = std::numeric_limits<Dtype>::infinity();
+    if (k > 0) { this->FillWeights(weights[k]); }
+    for (int r = L1LossParameter::BATCHMEAN; r < L1LossParameter::NONE; ++r) {
+      this->SetReduction(static_cast<L1LossParameter::Reduction>(r));
+      const double scale = r == L1LossParameter::SUM ? 10 : 1;  // of the loss
+      EXPECT_NEAR(this->Forward() / kLossWeight, this->ExpectedLoss(),
+          1e-5 * scale * this->ExpectedLoss());
+      this->CheckGradients();
+    }
+    this->SetReduction(L1LossParameter::BATCHMEAN);
+    this->CheckNumerically();
+    if (k > 0) { this->bottom_.pop_back(); }
+  }
+}
+
+TYPED_TEST(L1LossLayerTest, TestSmoothUnreduced) {
+  this->SetReduction(L1LossParameter::NONE);
+  this->SetBeta(1);
+  this->FillWeights(this->Shape(3, 2));
+  this->x_->mutable_cpu_data()[0] = this->y_->cpu_data()[0];
+  this->Forward();
+  for (int i = 0; i < this->x_->count(); ++i) {
+    EXPECT_NEAR(this->loss_->cpu_data()[i], this->Element(i), 1e-5);
+  }
+  this->CheckNumerically();
+  this->param_.mutable_l1_loss_param()->set_axis(2);
+  this->CheckNumerically();
+}
+
+// Long enough for every path of the blocked loops, and for their remainders.
+TYPED_TEST(L1LossLayerTest, TestSmoothOfManyElements) {
+  const vector<int> counts = this->CountsAboutPowersOfTwo();
+  this->SetBeta(1);
+  for (int k = 0; k < counts.size(); ++k) {
+    this->Fill(this->Shape(1, counts[k]));
+    this->CheckLoss();
+    this->CheckGradients();
+  }
+}
+
+// In float: what would overflow or vanish on the way is right, and from beta
+// on the gradient is exactly that of the plain loss.
+TYPED_TEST(L1LossLayerTest, TestSmoothAtTheEndsOfTheRange) {
+  typedef typename TypeParam::Dtype Dtype;
+  const Dtype infinity = std::numeric_limits<Dtype>::infinity();
+  const Dtype nan = std::numeric_limits<Dtype>::quiet_NaN();
+  const Dtype cases[][4] = {  // x - y, beta, e and the slope
+    {0, 1, 0, 0}, {1e38, 1, 1e38, 1}, {-1e38, 2e38, 2.5e37, -0.5},
+    {1, 1e30, 5e-31, 1e-30}, {3, 1e-45, 3, 1}, {-3e38, 3e38, 1.5e38, -1},
+    {infinity, 1, infinity, 1}, {-infinity, 3e38, infinity, -1},
+    {nan, 1, nan, nan}, {2, 1e-300, 2, 1}};
+  this->Fill(this->Shape(1, 37));
+  for (int k = 0; k < 10; ++k) {
+    this->SetBeta(k == 9 ? 1e-300 : cases[k][1]);
+    caffe_set(37, cases[k][0], this->x_->mutable_cpu_data());
+    caffe_set(37, Dtype(0), this->y_->mutable_cpu_data());
+    this->SetReduction(L1LossParameter::MEAN);
+    this->Forward();
+    const Dtype mean = this->loss_->cpu_data()[0];
+    this->SetReduction(L1LossParameter::SUM);
+    this->ForwardBackward(true, true);
+    for (int i = 0; i < 37; ++i) {
+      const Dtype slope = this->x_->cpu_diff()[i] / Dtype(kLossWeight);
+      const double expected = cases[k][3];
+      if (expected != expected) {
+        EXPECT_NE(mean, mean);
+        EXPECT_NE(slope, slope);
+        continue;
+      }
+      EXPECT_TRUE(mean == cases[k][2]
+          || std::fabs(mean / cases[k][2] - 1) < 1e-6) << k << ": " << mean;
+      EXPECT_LE(std::fabs(slope - expected), 1e-6 * std::fabs(expected)) << k;
+    }
+  }
+}
+
+TYPED_TEST(L1LossLayerTest, TestBetaIsFromZeroToTheLargestFloat) {
+  const double wrong[] = {-1, 3.5e38, std::numeric_limits<double>::infinity(),
+      std::numeric_limits<double>::quiet_NaN()};
+  for (int k = 0; k < 4; ++k) {
+    this->SetBeta(wrong[k]);
+    EXPECT_DEATH(this->Forward(), "option \"beta\" is .*; allowed: a number "
+        "from 0 to 3.4028234663852886e\\+38");
   }
 }
 

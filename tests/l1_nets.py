@@ -11,7 +11,8 @@ from caffe_l1.route.switch import switch
 X_SHAPES = [(6,), (4, 5), (3, 4, 2), (2, 3, 2, 2), (2, 1, 3, 2, 2), (2, 2, 1, 3, 1, 2, 2, 2)]
 REDUCTIONS = ["BATCHMEAN", "MEAN", "SUM", "VALID_MEAN", "WEIGHTED_MEAN", "NONE"]
 MASKS = [{}, {"ignore_label": -1}, {"ignore_nonfinite_target": True},
-         {"ignore_label": -1, "ignore_nonfinite_target": True}]
+         {"ignore_label": -1, "ignore_nonfinite_target": True},
+         {"beta": 1.5}, {"beta": 0.5, "ignore_label": -1, "ignore_nonfinite_target": True}]
 LOSS_WEIGHT = 3.7
 
 

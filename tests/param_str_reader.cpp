@@ -26,6 +26,10 @@ std::string AsJson(const l1_loss_plugin::L1LossParameter& options) {
         options.ignore_label());
     json += text;
   }
+  if (options.has_beta()) {
+    snprintf(text, sizeof(text), "\"beta\": %.17g, ", options.beta());
+    json += text;
+  }
   return json + "\"ignore_nonfinite_target\": "
       + (options.ignore_nonfinite_target() ? "true}" : "false}");
 }

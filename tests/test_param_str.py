@@ -125,7 +125,8 @@ def test_a_native_layer_refuses_a_param_str_that_says_anything(native_caffe):
 TOKENS = ["{", "}", "[", "]", ":", ",", '"', "'", "\\", "\\u0041", "\\n", "\n", "\t", " ", "\0",
           "1", "-", "0", ".", "e", "E", "+", "5", "true", "false", "null", "NaN", "Infinity",
           '"reduction"', '"axis"', '"ignore_label"', '"ignoreLabel"', '"ignore_nonfinite_target"',
-          '"ignoreNonfiniteTarget"', '"MEAN"', '"NONE"', '"SUM"', "9", "\xe9", "\U0001f600", "\x7f"]
+          '"ignoreNonfiniteTarget"', '"beta"', '"MEAN"', '"NONE"', '"SUM"', "9", "\xe9",
+          "\U0001f600", "\x7f"]
 
 
 def random_texts(seed: int, count: int) -> list[str]:

@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <limits>
 #include <locale>
 #include <sstream>
 #include <string>
@@ -241,10 +242,16 @@ string Set(const FieldDescriptor* option, const string& value,
       if (!Read(value, &integer)) { return "an integer"; }
       reflection->SetInt32(options, option, integer);
       return "";
-    case FieldDescriptor::CPPTYPE_DOUBLE:
-      if (!Read(value, &number)) { return "a finite number"; }
+    case FieldDescriptor::CPPTYPE_DOUBLE: {
+      const bool beta = option->number() == L1LossParameter::kBetaFieldNumber;
+      if (!Read(value, &number) || (beta && !(0 <= number
+          && number <= std::numeric_limits<float>::max()))) {
+        return beta ? "a number from 0 to 3.4028234663852886e+38"
+            : "a finite number";
+      }
       reflection->SetDouble(options, option, number);
       return "";
+    }
     default:
       if (value != "true" && value != "false") { return "true or false"; }
       reflection->SetBool(options, option, value == "true");

@@ -6,6 +6,8 @@
 #   scripts/sandbox.sh packages        print the Debian packages that making it needs
 #   scripts/sandbox.sh path            print the folder of the root
 #   scripts/sandbox.sh clean           remove the sandbox and everything built in it
+#   CAFFE_L1_MIRROR=URL scripts/sandbox.sh    from this mirror of Debian, or of Debian's archive of
+#                                             old releases, instead of the one that apt uses
 #
 # Debian 11 is the newest Debian that ships Caffe. The root is read-only to the commands; what
 # they may write is this repository, /tmp and $CAFFE_L1_WORK (also in the cache folder).
@@ -32,8 +34,12 @@ root=$cache/root-$key
 say() { printf 'sandbox: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
 
-# The system's own mirror of Debian, whichever way its sources are written.
+# What Debian signs with, and signed with once: newer machines count Debian 11 to the latter in time.
+keyrings=(/usr/share/keyrings/debian-archive-{keyring,removed-keys}.gpg)
+
+# The mirror of Debian that is named, else the system's own, whichever way its sources are written.
 mirror() {
+  if [ -n "${CAFFE_L1_MIRROR-}" ]; then printf '%s\n' "$CAFFE_L1_MIRROR"; return; fi
   apt-get indextargets --format '$(REPO_URI) $(LABEL)' 'Created-By: Packages' 2>/dev/null |
     awk '$2 == "Debian" { print $1; exit }'
 }
@@ -41,7 +47,15 @@ mirror() {
 # What the host has to have; an ordinary user also needs what maps user ids.
 host_packages() {
   local user=; [ "$(id -u)" = 0 ] || user=uidmap
-  echo mmdebstrap bubblewrap $user
+  echo mmdebstrap bubblewrap debian-archive-keyring $user
+}
+
+# The switch of the kernel, on Ubuntu from 23.10 on AppArmor's, that keeps users from bubblewrap.
+user_namespaces() {
+  local apparmor=kernel/apparmor_restrict_unprivileged_userns
+  if [ -e "/proc/sys/$apparmor" ]; then echo "${apparmor/\//.}=0"; else
+    echo kernel.unprivileged_userns_clone=1
+  fi
 }
 
 need_tools() {
@@ -54,15 +68,46 @@ need_tools() {
   bwrap --ro-bind / / --dev /dev true 2>/dev/null ||
     die "bubblewrap is not allowed to make namespaces here; fix: $(
       [ "$(id -u)" = 0 ] && echo 'run outside of this container, or with --privileged' ||
-      echo 'sudo sysctl -w kernel.unprivileged_userns_clone=1, or run as root')"
+      echo "sudo sysctl -w $(user_namespaces), or run as root")"
+}
+
+# The keys that are there, as a source for apt names them.
+signed_by() {
+  local found=() file
+  for file in "${keyrings[@]}"; do [ ! -f "$file" ] || found+=("$file"); done
+  [ ${#found[@]} != 0 ] || die "the keys of Debian are missing; fix: scripts/host_packages.sh $(
+    host_packages)"
+  (IFS=,; printf '[signed-by=%s]\n' "${found[*]}")
+}
+
+# need_debian_11 URI: one line where the mirror has it not, or no longer, or cannot be asked.
+need_debian_11() {
+  local folder said release
+  folder=$(mktemp -d)
+  said=$(/usr/lib/apt/apt-helper download-file "$1/dists/bullseye/InRelease" "$folder/it" 2>&1) ||
+    true
+  release=$(cat "$folder/it" 2>/dev/null) || true
+  rm -rf "$folder"
+  case $release in *$'\nCodename: bullseye\n'*) return ;; esac
+  if [ -z "$release" ] && [[ $said != *" 404 "* && $said != *"File not found"* ]]; then
+    said=$(sed -n 's/^E: \(Failed to fetch [^ ]* *\)\?//p' <<<"$said" | head -n1)
+    die "$1 cannot be reached: $said; fix: look at the network, or set CAFFE_L1_MIRROR to another" \
+      "mirror"
+  fi
+  die "$1 has no Debian 11 (bullseye), which mirrors drop in time; fix: set CAFFE_L1_MIRROR to a" \
+    "mirror that has it, as those of Debian's archive of old releases do"
 }
 
 make_root() {
   [ -d "$root" ] && return
   need_tools
-  local uri partial=$root.partial log=$cache/sandbox.log
+  local uri signed_by partial=$root.partial log=$cache/sandbox.log
   uri=$(mirror)
-  [ -n "$uri" ] || die "apt knows no Debian mirror yet; fix: run apt-get update as root"
+  uri=${uri%/}
+  [ -n "$uri" ] || die "apt knows no mirror of Debian; fix: on Debian run apt-get update as root," \
+    "elsewhere set CAFFE_L1_MIRROR to the URL of one"
+  signed_by=$(signed_by) || exit
+  need_debian_11 "$uri"
   mkdir -p "$cache"
   exec 9>>"$cache/sandbox.lock"  # appended to: it may be a link to somebody else's file
   flock -n 9 || { say "another run is making the sandbox, waiting for it"; flock 9; }
@@ -73,14 +118,14 @@ make_root() {
   say "making a Debian 11 root with Caffe: ${#packages[@]} packages and what they need"
   say "about 3 minutes and 1.7 GB, once, in $root (log: $log)"
   local started=$SECONDS
-  printf '%s %s bullseye main\n' deb "$uri" deb-src "$uri" |
+  printf '%s %s %s bullseye main\n' deb "$signed_by" "$uri" deb-src "$signed_by" "$uri" |
     mmdebstrap --variant=minbase --include="${packages[*]}" \
       --aptopt='Acquire::Check-Valid-Until "false"' \
       --customize-hook='chroot "$1" sh -ec "cd /usr/src; apt-get update; apt-get source caffe"' \
       --customize-hook='chroot "$1" sh -ec "cd /usr/src; ln -s caffe-*/ caffe; rm -f caffe_*"' \
       --customize-hook='mkdir "$1/usr/local/cuda"' \
-      bullseye - - 2> >(tee "$log" | progress "$started") |
-    tar -x -C "$partial" --exclude='./dev/*' --no-same-owner ||
+      bullseye - - 2> >(tee -a "$log" | progress "$started") |
+    tar -x -C "$partial" --exclude='./dev/*' --no-same-owner 2>>"$log" ||
     { rm -rf "$partial"; die "making the root failed: $(grep -m1 '^E:' "$log" || tail -n1 "$log")"; }
   mv "$partial" "$root"
   say "done in $((SECONDS - started)) s: $(du -sh "$root" | cut -f1) in $root"
@@ -149,6 +194,6 @@ case ${1-} in
   packages) host_packages ;;
   path) printf '%s\n' "$root" ;;
   clean) clean ;;
-  -h | --help) sed -n '2,12s/^# \{0,1\}//p' "$0" ;;
+  -h | --help) sed -n '2,14s/^# \{0,1\}//p' "$0" ;;
   *) say "unknown verb '$1'; use make, run COMMAND..., packages, path or clean"; exit 2 ;;
 esac

@@ -3,6 +3,7 @@
 #
 #   scripts/sandbox.sh                 make the sandbox, if it is not there yet
 #   scripts/sandbox.sh run COMMAND...  run a command in it, with this repository bound in
+#   scripts/sandbox.sh bare            make a Debian 12 with nothing in it, for a test
 #   scripts/sandbox.sh packages        print the Debian packages that making it needs
 #   scripts/sandbox.sh path            print the folder of the root
 #   scripts/sandbox.sh clean           remove the sandbox and everything built in it
@@ -145,6 +146,20 @@ progress() {
   done
 }
 
+# A machine that nothing was installed on.
+make_bare() {
+  local bare=$work/debian12
+  [ ! -d "$bare" ] || return 0
+  need_tools
+  say "making a bare Debian 12 in $bare"
+  rm -rf "$bare.partial"
+  mkdir -p "$bare.partial"
+  printf 'deb %s %s bookworm main\n' "$(signed_by)" "$(mirror)" |
+    mmdebstrap --quiet --variant=minbase bookworm - - |
+    tar -x -C "$bare.partial" --exclude='./dev/*' --no-same-owner
+  mv "$bare.partial" "$bare"
+}
+
 run_in_root() {
   make_root
   need_tools
@@ -191,9 +206,10 @@ case ${1-} in
     shift
     [ $# -gt 0 ] || { say "run needs a command; usage: scripts/sandbox.sh run COMMAND..."; exit 2; }
     run_in_root "$@" ;;
+  bare) make_bare ;;
   packages) host_packages ;;
   path) printf '%s\n' "$root" ;;
   clean) clean ;;
-  -h | --help) sed -n '2,14s/^# \{0,1\}//p' "$0" ;;
-  *) say "unknown verb '$1'; use make, run COMMAND..., packages, path or clean"; exit 2 ;;
+  -h | --help) sed -n '2,15s/^# \{0,1\}//p' "$0" ;;
+  *) say "unknown verb '$1'; use make, run COMMAND..., bare, packages, path or clean"; exit 2 ;;
 esac

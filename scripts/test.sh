@@ -87,6 +87,8 @@ if [ -x /usr/local/cuda/bin/nvcc ]; then
   case $(/usr/local/cuda/bin/nvcc --version) in *"release 12."*) suffix=-cu12 ;; esac
   fetch cuda_include "the headers of cuBLAS and cuRAND" "*/include/*" \
     "nvidia-cublas$suffix" "nvidia-curand$suffix"
+  # Where the bundle for a machine with a GPU is unpacked and run.
+  scripts/sandbox.sh bare &
 fi
 
 "$venv/bin/python" scripts/demo_stereo.py --fetch

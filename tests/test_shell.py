@@ -13,7 +13,7 @@ import pytest
 from environment import REPO
 
 
-@pytest.mark.parametrize("script", ["test.sh", "demo.sh", "sandbox.sh"])
+@pytest.mark.parametrize("script", ["test.sh", "demo.sh", "sandbox.sh", "gpu_bundle.sh"])
 @pytest.mark.parametrize("place", ["", "scripts"])
 def test_help_is_shown_from_any_folder_and_by_any_path(tmp_path, script, place):
     kit = tmp_path / "a kit"

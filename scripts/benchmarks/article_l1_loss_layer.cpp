@@ -40,14 +40,27 @@ class L1LossArticleLayer : public LossLayer<Dtype> {
       caffe_cpu_scale(bottom[i]->count(), scale, diff, diff);
     }
   }
+#ifndef CPU_ONLY
   virtual void Forward_gpu(const vector<Blob<Dtype>*>& bottom,
       const vector<Blob<Dtype>*>& top) {
-    Forward_cpu(bottom, top);
+    const int count = bottom[0]->count();
+    caffe_gpu_sub(count, bottom[0]->gpu_data(), bottom[1]->gpu_data(),
+        difference_.mutable_gpu_data());
+    Dtype sum;
+    caffe_gpu_asum(count, difference_.gpu_data(), &sum);
+    top[0]->mutable_cpu_data()[0] = sum / bottom[0]->shape(0);
   }
   virtual void Backward_gpu(const vector<Blob<Dtype>*>& top,
       const vector<bool>& propagate_down, const vector<Blob<Dtype>*>& bottom) {
-    Backward_cpu(top, propagate_down, bottom);
+    for (int i = 0; i < 2; ++i) {
+      const Dtype scale = (i == 0 ? 1 : -1) * top[0]->cpu_diff()[0]
+          / bottom[i]->shape(0);
+      Dtype* diff = bottom[i]->mutable_gpu_diff();
+      caffe_gpu_sign(bottom[i]->count(), difference_.gpu_data(), diff);
+      caffe_gpu_scale(bottom[i]->count(), scale, diff, diff);
+    }
   }
+#endif
 
   Blob<Dtype> difference_;
 };

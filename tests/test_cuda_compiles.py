@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -16,27 +18,52 @@ from environment import REPO
 
 NVCC = Path("/usr/local/cuda/bin/nvcc")
 needs_nvcc = pytest.mark.parametrize("nvcc", [NVCC] if NVCC.exists() else [])
+ARCHITECTURES = (75, 80, 86, 90)
 
 
-@needs_nvcc
-def test_the_gpu_twin_compiles(nvcc, patched_tree, tmp_path):
+@pytest.fixture(scope="module", params=[NVCC] if NVCC.exists() else [])
+def compile_layer(request, patched_tree):
+    """Compiles the layer with these flags; returns what nvcc says."""
     # cuBLAS's and cuRAND's headers, which Caffe's own include; scripts/test.sh fetches them
     headers = Path(os.environ["CAFFE_L1_WORK"]) / "cuda_include"
     assert (headers / "cublas_v2.h").exists() and (headers / "curand.h").exists()
-    includes = [patched_tree.root / "include", patched_tree.root / ".build_release" / "src",
-                headers]
-    done = subprocess.run(
-        [str(nvcc), "-O2", "-Wno-deprecated-gpu-targets", "-Werror", "all-warnings",
-         *(f"-I{folder}" for folder in includes[:2]), f"-isystem={headers}",
-         "-c", str(REPO / "caffe_patch/src/caffe/layers/l1_loss_layer.cu"),
-         "-o", str(tmp_path / "l1_loss_layer.o")],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert done.returncode == 0, done.stdout[-3000:]
-    symbols = subprocess.run(["nm", "-C", str(tmp_path / "l1_loss_layer.o")],
-                             stdout=subprocess.PIPE, text=True).stdout
+    includes = [REPO / "caffe_patch/include", patched_tree.root / "include",
+                patched_tree.root / ".build_release/src"]
+
+    def compiled(*flags: object) -> str:
+        done = subprocess.run(
+            [str(request.param), "-O2", "-Wno-deprecated-gpu-targets", "-Werror", "all-warnings",
+             *(f"-I{folder}" for folder in includes), f"-isystem={headers}", *map(str, flags),
+             str(REPO / "caffe_patch/src/caffe/layers/l1_loss_layer.cu")],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        assert done.returncode == 0, done.stdout[-3000:]
+        return done.stdout
+    return compiled
+
+
+def test_the_gpu_twin_compiles_and_spills_no_register(compile_layer, tmp_path):
+    target = tmp_path / "l1_loss_layer.o"
+    said = compile_layer("--resource-usage", "-c", "-o", target,
+                         *(f"-gencode=arch=compute_{n},code=sm_{n}" for n in ARCHITECTURES))
+    frames = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores", said)
+    kernels, dtypes = 4, 2
+    assert frames == [("0", "0")] * (kernels * dtypes * len(ARCHITECTURES)), said[-3000:]
+    symbols = subprocess.run(["nm", "-C", str(target)], stdout=subprocess.PIPE, text=True).stdout
     for dtype in ("float", "double"):
         for method in ("Forward_gpu", "Backward_gpu"):
             assert f"caffe::L1LossLayer<{dtype}>::{method}(" in symbols
+
+
+def test_a_compiler_has_no_products_and_sums_to_fuse(compile_layer, tmp_path):
+    """So that devices compute the same bits, whichever their compilers would fuse."""
+    arithmetic = []
+    for fuses in ("true", "false"):
+        target = tmp_path / f"{fuses}.ptx"
+        compile_layer("-ptx", f"-arch=compute_{ARCHITECTURES[0]}", f"--fmad={fuses}", "-o", target)
+        found = re.findall(r"\b(fma|mul|add|sub|div)(\.rn)?\.(f32|f64)\b", target.read_text())
+        arithmetic.append(Counter((operation, dtype) for operation, _, dtype in found))
+    assert arithmetic[0] == arithmetic[1] and arithmetic[0]["fma", "f64"] > 0
+    assert not arithmetic[0]["fma", "f32"]
 
 
 @pytest.fixture

@@ -1,6 +1,8 @@
 #ifndef CAFFE_L1_LOSS_LAYER_HPP_
 #define CAFFE_L1_LOSS_LAYER_HPP_
 
+#include <stdint.h>
+
 #include <string>
 #include <vector>
 
@@ -74,22 +76,32 @@ struct L1LossBroadcast {
   int axes;
   int size[kL1LossMaxAxes];
   int stride[kL1LossMaxAxes];  // 0 along an axis that is broadcast
+  // i / size is i * inverse >> shift, for every int i >= 0: a GPU divides
+  // integers slowly.
+  uint32_t inverse[kL1LossMaxAxes];
+  int shift[kL1LossMaxAxes];
 
   /// @brief The factor's place, for element i of the predictions.
   L1_LOSS_HOST_DEVICE int index(int i) const {
-    int result = 0;
-    for (int axis = 0; axis < axes; ++axis) {
-      result += i % size[axis] * stride[axis];
-      i /= size[axis];
+    int result = 0, axis = 0;
+    for (; axis < axes - 1; ++axis) {
+      const int rest = static_cast<uint64_t>(i) * inverse[axis] >> shift[axis];
+      result += (i - rest * size[axis]) * stride[axis];
+      i = rest;
     }
-    return result;
+    return result + i * stride[axis];
   }
   /// @brief How many elements, from number i on, end a row: they have the same
   ///        factor, or neighbouring ones.
   int row(const int i) const { return size[0] - i % size[0]; }
-  /// @brief Whether there is one factor for each element, in the same order.
-  L1_LOSS_HOST_DEVICE bool identity() const {
-    return axes == 1 && stride[0] == 1;
+  /// @brief Sets inverse and shift; there is no element if a size is 0.
+  void Invert() {
+    for (int axis = 0; axis < axes; ++axis) {
+      if (size[axis] == 0) { continue; }
+      shift[axis] = 31;
+      while (1u << (shift[axis] - 31) < size[axis]) { ++shift[axis]; }
+      inverse[axis] = (uint64_t(1) << shift[axis]) / size[axis] + 1;
+    }
   }
 };
 
@@ -110,6 +122,7 @@ inline L1LossBroadcast L1LossMakeBroadcast(const vector<int>& large,
     }
     if (own) { stride *= large[i]; }
   }
+  map.Invert();
   return map;
 }
 
@@ -229,9 +242,7 @@ class L1LossLayer : public LossLayer<Dtype> {
   void ForwardReduced_cpu(const vector<Blob<Dtype>*>& bottom, Blob<Dtype>* top);
   void ForwardUnreduced_cpu(const vector<Blob<Dtype>*>& bottom,
       Blob<Dtype>* top);
-  void ForwardReduced_gpu(const vector<Blob<Dtype>*>& bottom, Blob<Dtype>* top);
-  void ForwardUnreduced_gpu(const vector<Blob<Dtype>*>& bottom,
-      Blob<Dtype>* top);
+  void ForwardSums_gpu(const vector<Blob<Dtype>*>& bottom, Blob<Dtype>* top);
 
   /// @brief partial_, of its size.
   Blob<double>* Partial();
@@ -246,7 +257,8 @@ class L1LossLayer : public LossLayer<Dtype> {
   int weighted_count_;
   /// Z of the last Forward_cpu.
   double divisor_;
-  /// Z of the last Forward_gpu, behind that pass's partial sums: a fixed size.
+  /// Z and 1 / Z of the last Forward_gpu, and that pass's partial sums behind
+  /// them: a fixed size.
   Blob<double> partial_;
 };
 

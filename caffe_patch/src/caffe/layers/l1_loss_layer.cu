@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cfloat>
 #include <vector>
 
 #include "caffe/layers/l1_loss_layer.hpp"
@@ -9,207 +10,302 @@ namespace caffe {
 namespace {
 
 const int kThreads = 256;
-const int kMaxBlocks = 1024;
+// A thread asks the memory for so many elements before it uses the first.
+const int kPack = 4;
+// So many parts of an input keep the largest device busy.
+const int kMaxParts = 4096;
 
-inline int Blocks(const int n) {
-  return std::max(1, std::min(kMaxBlocks, (n - 1) / kThreads + 1));
+// ---- Elements ---------------------------------------------------------------
+
+enum Quantity {
+  kOne, kLoss, kWeight, kNonzeroWeight, kWeightedLoss, kWeightedSign
+};
+
+// A blob that is broadcast to the predictions.
+template <typename Dtype>
+struct Spread {
+  const Dtype* data;  // NULL stands for ones
+  L1LossBroadcast map;
+
+  // Of the elements that Inputs::block takes.
+  __device__ void Load(const unsigned int first, const unsigned int end,
+      Dtype* factors) const {
+    for (int k = 0; k < kPack; ++k) {
+      const unsigned int i = first + k * blockDim.x;
+      factors[k] = data && i < end ? data[map.index(i)] : Dtype(1);
+    }
+  }
+};
+
+// Elements that one thread takes at a time.
+template <typename Dtype>
+struct Block {
+  Dtype x[kPack], y[kPack], weight[kPack];
+  bool kept[kPack];  // of those that are neither behind the last nor ignored
+
+  // Not at once, since a kernel may load more before it waits for targets.
+  __device__ void Ignore(const L1LossIgnore<Dtype>& ignore) {
+    for (int k = 0; k < kPack; ++k) { kept[k] = kept[k] && !ignore(y[k]); }
+  }
+
+  // What element k contributes, computed in Number; 0 where it is not kept.
+  template <typename Number, Quantity kQuantity>
+  __device__ Number at(const int k) const {
+    const Number difference = static_cast<Number>(x[k]) - y[k];
+    const Number size = fabs(difference), w = weight[k];
+    const Number v = kQuantity == kOne ? 1
+        : kQuantity == kLoss ? size
+        : kQuantity == kWeight ? w
+        : kQuantity == kWeightedLoss ? size * w
+        : kQuantity == kNonzeroWeight ? Number(w != 0)
+        // The difference itself is the sign of 0 and of NaN.
+        : difference > 0 ? w : difference < 0 ? -w : difference;
+    return kept[k] ? v : 0;
+  }
+};
+
+// Sums a quantity times another. What is never negative meets in pairs in
+// Dtype before it meets a double, which most devices add slowly. Products with
+// weights can cancel: they meet in double, fused, and no compiler may choose.
+template <typename Number, Quantity kQuantity, Quantity kTimes, typename Dtype>
+__device__ double Sum(const Block<Dtype>& block) {
+  if (kTimes == kOne) {
+    return (block.template at<Number, kQuantity>(0)
+            + block.template at<Number, kQuantity>(1))
+        + (block.template at<Number, kQuantity>(2)
+            + block.template at<Number, kQuantity>(3));
+  }
+  double sum = 0;
+  for (int k = 0; k < kPack; ++k) {
+    sum = fma(static_cast<double>(block.template at<Number, kQuantity>(k)),
+        static_cast<double>(block.template at<Number, kTimes>(k)), sum);
+  }
+  return sum;
 }
 
-// As CUDA_KERNEL_LOOP, but does not overflow near 2^31.
-#define L1_LOSS_KERNEL_LOOP(i, n) \
-  for (unsigned int i = blockIdx.x * blockDim.x + threadIdx.x; \
-      i < static_cast<unsigned int>(n); i += blockDim.x * gridDim.x)
+// What has left the range of Dtype, or is NaN or infinite, is summed again.
+template <typename Dtype>
+__device__ double Loss(const Block<Dtype>& block, const bool weighted) {
+  const double sum = weighted ? Sum<Dtype, kLoss, kWeight>(block)
+      : Sum<Dtype, kLoss, kOne>(block);
+  return sum - sum == 0 ? sum : Sum<double, kLoss, kWeight>(block);
+}
 
-enum Quantity { kWeight, kNonzeroWeight, kWeightedLoss, kWeightedSign };
+// What a block adds to a divisor that counts.
+template <typename Dtype>
+__device__ double Counted(const Block<Dtype>& block, const bool sum_weights) {
+  return sum_weights ? Sum<Dtype, kOne, kWeight>(block)
+      : Sum<Dtype, kNonzeroWeight, kOne>(block);
+}
 
 // The bottoms, and what the options make of them.
 template <typename Dtype>
 struct Inputs {
   const Dtype* x;
   const Dtype* y;
-  const Dtype* w;  // NULL stands for ones
-  L1LossBroadcast weight_map;
+  Spread<Dtype> weight;
   L1LossIgnore<Dtype> ignore;
 
   Inputs(const vector<Blob<Dtype>*>& bottom, const L1LossBroadcast& weight_map,
       const L1LossIgnore<Dtype>& ignore)
-      : x(bottom[0]->gpu_data()), y(bottom[1]->gpu_data()),
-        w(bottom.size() > 2 ? bottom[2]->gpu_data() : NULL),
-        weight_map(weight_map), ignore(ignore) {}
+      : x(bottom[0]->gpu_data()), y(bottom[1]->gpu_data()), ignore(ignore) {
+    weight.data = bottom.size() > 2 ? bottom[2]->gpu_data() : NULL;
+    weight.map = weight_map;
+  }
 
-  // What element i contributes, which may be beyond the range of Dtype; 0 where
-  // the target is ignored.
-  template <Quantity kQuantity>
-  __device__ double at(const int i, const double scale = 1) const {
-    if (ignore.any() && ignore(y[i])) { return 0; }
-    const Dtype difference = x[i] - y[i];
-    const double size = difference - difference == 0
-        ? fabs(static_cast<double>(difference))
-        : fabs(static_cast<double>(x[i]) - y[i]);
-    const double weight = !w ? scale
-        : scale * w[weight_map.identity() ? i : weight_map.index(i)];
-    return kQuantity == kWeight ? weight
-        : kQuantity == kNonzeroWeight ? (weight != 0)
-        : kQuantity == kWeightedLoss ? size * weight
-        // The difference itself is the sign of 0 and of NaN.
-        : difference > 0 ? weight : difference < 0 ? -weight : difference;
+  // The elements first, first + blockDim.x and so on that are before the end;
+  // none is ignored yet.
+  __device__ Block<Dtype> block(const unsigned int first,
+      const unsigned int end) const {
+    Block<Dtype> block;
+    weight.Load(first, end, block.weight);
+    for (int k = 0; k < kPack; ++k) {
+      const unsigned int i = first + k * blockDim.x;
+      block.kept[k] = i < end;
+      block.x[k] = i < end ? x[i] : Dtype(0);
+      block.y[k] = i < end ? y[i] : Dtype(0);
+    }
+    return block;
   }
 };
 
-// Sums a value over the threads of a block, always in the same order, so that
-// the loss does not change from run to run; the sum is thread 0's.
-__device__ double BlockSum(const double value) {
-  __shared__ double sum[kThreads];
-  __syncthreads();  // the sum before this one has been read
-  sum[threadIdx.x] = value;
-  for (int half = kThreads / 2; half > 0; half /= 2) {
+// ---- Passes -----------------------------------------------------------------
+
+struct Sums {
+  double loss, counted;
+};
+
+// Sums over the threads of a block that have the same threadIdx.y, always in
+// the same order; the sum is that of the thread with threadIdx.x 0.
+__device__ Sums BlockSum(const Sums& value) {
+  __shared__ Sums sums[kThreads];
+  Sums* const own = sums + threadIdx.y * blockDim.x + threadIdx.x;
+  *own = value;
+  for (int half = blockDim.x / 2; half > 0; half /= 2) {
     __syncthreads();
-    if (threadIdx.x < half) { sum[threadIdx.x] += sum[threadIdx.x + half]; }
-  }
-  return sum[threadIdx.x];
-}
-
-// partial[b] and partial[kMaxBlocks + b]: the loss and the count of block b.
-template <typename Dtype>
-__global__ void SumBlocksKernel(const int n, const Inputs<Dtype> inputs,
-    const bool counts, const bool sum_weights, double* partial) {
-  double loss = 0, counted = 0;
-  L1_LOSS_KERNEL_LOOP(i, n) {
-    loss += inputs.template at<kWeightedLoss>(i);
-    if (counts) {
-      counted += sum_weights ? inputs.template at<kWeight>(i)
-          : inputs.template at<kNonzeroWeight>(i);
+    if (threadIdx.x < half) {
+      own->loss += own[half].loss;
+      own->counted += own[half].counted;
     }
   }
-  loss = BlockSum(loss);
-  counted = BlockSum(counted);
-  if (threadIdx.x == 0) {
-    partial[blockIdx.x] = loss;
-    partial[kMaxBlocks + blockIdx.x] = counted;
-  }
+  return *own;
 }
 
-// One block: the loss to top, its divisor behind the partial sums.
-template <typename Dtype>
-__global__ void FinishSumKernel(const int blocks, const bool counts,
-    const double fixed_divisor, double* partial, Dtype* top) {
-  double loss = 0, counted = 0;
-  for (int b = threadIdx.x; b < blocks; b += kThreads) {
-    loss += partial[b];
-    counted += partial[kMaxBlocks + b];
-  }
-  loss = BlockSum(loss);
-  counted = BlockSum(counted);
-  if (threadIdx.x == 0) {
-    const double divisor = counts ? counted : fixed_divisor;
-    partial[2 * kMaxBlocks] = divisor;
-    *top = divisor == 0 ? 0 : loss / divisor;
-  }
-}
+// Rows of elements, cut into parts with a sum each. The shape alone says where,
+// so that a loss is the same on every run and on every device.
+struct Parts {
+  unsigned int rows, row;      // their number, and the elements of one
+  unsigned int per_row, part;  // parts of a row, and the elements of one
+  dim3 threads;                // x for a part, y parts at a time
 
-// e itself
-template <typename Dtype>
-__global__ void ElementwiseKernel(const int n, const Inputs<Dtype> inputs,
-    Dtype* top) {
-  L1_LOSS_KERNEL_LOOP(i, n) {
-    top[i] = inputs.template at<kWeightedLoss>(i);
+  Parts(const unsigned int rows, const unsigned int row)
+      : rows(rows), row(row), threads(1) {
+    while (threads.x < kThreads && threads.x * kPack < row) { threads.x *= 2; }
+    threads.y = kThreads / threads.x;
+    const unsigned int most = std::max(1u, std::min(kMaxParts / rows,
+        row / (kThreads * kPack)));
+    part = ((row - 1) / most / 32 + 1) * 32;
+    per_row = (row - 1) / part + 1;
   }
-}
+  int blocks() const { return (rows * per_row - 1) / threads.y + 1; }
+};
 
-// The means of e over rows, one block of threads for a row at a time.
+// The sums of parts, or the means of rows that are one part.
 template <typename Dtype>
-__global__ void RowMeansKernel(const int rows, const int row,
-    const Inputs<Dtype> inputs, Dtype* top) {
-  for (int r = blockIdx.x; r < rows; r += gridDim.x) {
-    double sum = 0;
-    for (unsigned int i = threadIdx.x; i < row; i += kThreads) {
-      sum += inputs.template at<kWeightedLoss>(r * row + i);
+__global__ void SumKernel(const Parts parts, const Inputs<Dtype> inputs,
+    const bool counts, const bool sum_weights, Sums* sums, Dtype* means,
+    const double scale) {
+  const unsigned int p = blockIdx.x * blockDim.y + threadIdx.y;
+  const unsigned int row = p / parts.per_row;
+  Sums result = {0, 0};
+  if (row < parts.rows) {
+    const unsigned int begin =
+        row * parts.row + p % parts.per_row * parts.part;
+    const unsigned int end = min(begin + parts.part, (row + 1) * parts.row);
+#pragma unroll 1
+    for (unsigned int i = begin + threadIdx.x; i < end;
+        i += kPack * blockDim.x) {
+      Block<Dtype> block = inputs.block(i, end);
+      block.Ignore(inputs.ignore);
+      if (counts) { result.counted += Counted(block, sum_weights); }
+      result.loss += Loss(block, inputs.weight.data != NULL);
     }
-    sum = BlockSum(sum);
-    if (threadIdx.x == 0) { top[r] = sum / row; }
+  }
+  result = BlockSum(result);
+  if (threadIdx.x > 0 || row >= parts.rows) { return; }
+  if (means) {
+    means[p] = result.loss * scale;
+  } else {
+    sums[p] = result;
   }
 }
 
-// top_diff is one number, with its divisor on the device.
+// A block for each row: the sum of its parts, divided by Z. That is fixed, or
+// what they count; it is kept, and its inverse behind it.
 template <typename Dtype>
-__global__ void BackwardReducedKernel(const int n, const Inputs<Dtype> inputs,
-    const double* divisor, const Dtype* top_diff, Dtype* x_diff,
-    Dtype* y_diff) {
-  const bool zero = *divisor == 0;
-  const double scale = zero ? 0 : *top_diff / *divisor;
-  L1_LOSS_KERNEL_LOOP(i, n) {
-    const Dtype g = zero ? 0 : inputs.template at<kWeightedSign>(i, scale);
-    if (x_diff) { x_diff[i] = g; }
-    if (y_diff) { y_diff[i] = -g; }
+__global__ void FinishKernel(const int per_row, const Sums* sums,
+    const bool counts, const double fixed, double* divisor, Dtype* top) {
+  Sums total = {0, 0};
+#pragma unroll 8
+  for (int p = threadIdx.x; p < per_row; p += kThreads) {
+    const Sums part = sums[blockIdx.x * per_row + p];
+    total.loss += part.loss;
+    total.counted += part.counted;
+  }
+  total = BlockSum(total);
+  if (threadIdx.x > 0) { return; }
+  const double z = counts ? total.counted : fixed;
+  top[blockIdx.x] = z == 0 ? 0 : total.loss / z;
+  if (blockIdx.x == 0) {
+    divisor[0] = z;
+    divisor[1] = 1 / z;
   }
 }
 
-// top_diff has one number for each row of elements.
-template <typename Dtype>
-__global__ void BackwardUnreducedKernel(const int n, const Inputs<Dtype> inputs,
-    const int row, const Dtype* top_diff, Dtype* x_diff, Dtype* y_diff) {
-  const double scale = 1. / row;
-  L1_LOSS_KERNEL_LOOP(i, n) {
-    const Dtype g = inputs.template at<kWeightedSign>(i,
-        scale * top_diff[i / row]);
-    if (x_diff) { x_diff[i] = g; }
-    if (y_diff) { y_diff[i] = -g; }
+// Writes losses, or gradients: scale * top_diff times sign and weight. With a
+// divisor and its inverse, top_diff / divisor, one number, takes the place of
+// both. What leaves the range of Dtype on the way is computed again.
+template <typename Dtype, Quantity kQuantity>
+__global__ void WriteKernel(const unsigned int n, const Inputs<Dtype> inputs,
+    const Spread<Dtype> top_diff, const double* divisor, const double scale,
+    Dtype* plus, Dtype* minus) {
+  const unsigned int first = blockIdx.x * (kPack * kThreads) + threadIdx.x;
+  Dtype factors[kPack];
+  top_diff.Load(first, divisor ? 0 : n, factors);
+  Block<Dtype> block = inputs.block(first, n);
+  const double z = divisor ? divisor[0] : 1;
+  const double inverse = divisor ? divisor[1] : 1;
+  const double numerator = divisor ? *top_diff.data : scale;
+  const double all = numerator * inverse;
+  block.Ignore(inputs.ignore);
+  const bool normal = sizeof(Dtype) == sizeof(float)
+      ? fabs(all) >= FLT_MIN && fabs(all) <= FLT_MAX
+      : fabs(all) >= DBL_MIN && fabs(all) <= DBL_MAX;
+  for (int k = 0; k < kPack; ++k) {
+    const unsigned int i = first + k * kThreads;
+    if (i >= n) { return; }
+    Dtype v = block.template at<Dtype, kQuantity>(k) * factors[k] * Dtype(all);
+    if (!block.kept[k] || z == 0) {
+      v = 0;
+    } else if (!normal || !(v - v == 0)) {
+      v = block.template at<double, kQuantity>(k) * factors[k] * numerator / z;
+    }
+    if (plus) { plus[i] = v; }
+    if (minus) { minus[i] = -v; }
   }
 }
+
+inline int Blocks(const int n) { return (n - 1) / (kPack * kThreads) + 1; }
 
 }  // namespace
 
-template <typename Dtype>
-void L1LossLayer<Dtype>::Forward_gpu(const vector<Blob<Dtype>*>& bottom,
-    const vector<Blob<Dtype>*>& top) {
-  // Nothing to launch; the means over nothing are 0 on the CPU too.
-  if (bottom[0]->count() == 0) { return Forward_cpu(bottom, top); }
-  if (options_.reduction() == L1LossParameter::NONE) {
-    ForwardUnreduced_gpu(bottom, top[0]);
-  } else {
-    ForwardReduced_gpu(bottom, top[0]);
-  }
-}
+// ---- The layer --------------------------------------------------------------
 
 // Caffe's memory is 0 at first, and so is the divisor before any forward pass.
 template <typename Dtype>
 Blob<double>* L1LossLayer<Dtype>::Partial() {
-  L1LossReshape(vector<int>(1, 2 * kMaxBlocks + 1), &partial_);
+  L1LossReshape(vector<int>(1, 2 + 2 * kMaxParts), &partial_);
   return &partial_;
 }
 
 template <typename Dtype>
-void L1LossLayer<Dtype>::ForwardReduced_gpu(const vector<Blob<Dtype>*>& bottom,
-    Blob<Dtype>* top) {
+void L1LossLayer<Dtype>::Forward_gpu(const vector<Blob<Dtype>*>& bottom,
+    const vector<Blob<Dtype>*>& top) {
   const int count = bottom[0]->count();
-  const int blocks = Blocks(count);
-  double* partial = Partial()->mutable_gpu_data();
+  // Nothing to launch; the means over nothing are 0 on the CPU too.
+  if (count == 0) { return Forward_cpu(bottom, top); }
+  if (options_.reduction() != L1LossParameter::NONE
+      || top[0]->count() < count) {
+    return ForwardSums_gpu(bottom, top[0]);
+  }
+  const Spread<Dtype> ones = {NULL, top_map_};
   // NOLINT_NEXT_LINE(whitespace/operators)
-  SumBlocksKernel<Dtype><<<blocks, kThreads>>>(count,
-      Inputs<Dtype>(bottom, weight_map_, ignore_), counts(),
-      options_.reduction() == L1LossParameter::WEIGHTED_MEAN, partial);
-  CUDA_POST_KERNEL_CHECK;
-  // NOLINT_NEXT_LINE(whitespace/operators)
-  FinishSumKernel<Dtype><<<1, kThreads>>>(blocks, counts(),
-      Divisor(*bottom[0], 0), partial, top->mutable_gpu_data());
+  WriteKernel<Dtype, kWeightedLoss><<<Blocks(count), kThreads>>>(count,
+      Inputs<Dtype>(bottom, weight_map_, ignore_), ones, NULL, 1,
+      top[0]->mutable_gpu_data(), NULL);
   CUDA_POST_KERNEL_CHECK;
 }
 
 template <typename Dtype>
-void L1LossLayer<Dtype>::ForwardUnreduced_gpu(
-    const vector<Blob<Dtype>*>& bottom, Blob<Dtype>* top) {
-  const int count = bottom[0]->count();
-  const int row = count / top->count();
-  const Inputs<Dtype> inputs(bottom, weight_map_, ignore_);
+void L1LossLayer<Dtype>::ForwardSums_gpu(const vector<Blob<Dtype>*>& bottom,
+    Blob<Dtype>* top) {
+  const bool reduced = options_.reduction() != L1LossParameter::NONE;
+  const int rows = top->count(), row = bottom[0]->count() / rows;
+  const Parts parts(rows, row);
+  const bool means = !reduced && parts.per_row == 1;
+  double* divisor = Partial()->mutable_gpu_data();
+  Sums* sums = reinterpret_cast<Sums*>(divisor + 2);
   Dtype* out = top->mutable_gpu_data();
-  if (row == 1) {
-    // NOLINT_NEXT_LINE(whitespace/operators)
-    ElementwiseKernel<Dtype><<<Blocks(count), kThreads>>>(count, inputs, out);
-  } else {
-    // NOLINT_NEXT_LINE(whitespace/operators)
-    RowMeansKernel<Dtype><<<std::min(kMaxBlocks, top->count()), kThreads>>>(
-        top->count(), row, inputs, out);
-  }
+  // NOLINT_NEXT_LINE(whitespace/operators)
+  SumKernel<Dtype><<<parts.blocks(), parts.threads>>>(parts,
+      Inputs<Dtype>(bottom, weight_map_, ignore_), counts(),
+      options_.reduction() == L1LossParameter::WEIGHTED_MEAN, sums,
+      means ? out : NULL, 1. / row);
+  CUDA_POST_KERNEL_CHECK;
+  if (means) { return; }
+  // NOLINT_NEXT_LINE(whitespace/operators)
+  FinishKernel<Dtype><<<rows, kThreads>>>(parts.per_row, sums, counts(),
+      reduced ? Divisor(*bottom[0], 0) : row, divisor, out);
   CUDA_POST_KERNEL_CHECK;
 }
 
@@ -219,21 +315,17 @@ void L1LossLayer<Dtype>::Backward_gpu(const vector<Blob<Dtype>*>& top,
   CheckPropagateDown(propagate_down);
   const int count = bottom[0]->count();
   if (count == 0 || !(propagate_down[0] || propagate_down[1])) { return; }
-  const Inputs<Dtype> inputs(bottom, weight_map_, ignore_);
   Dtype* diff[2];
   for (int i = 0; i < 2; ++i) {
     diff[i] = propagate_down[i] ? bottom[i]->mutable_gpu_diff() : NULL;
   }
-  if (options_.reduction() == L1LossParameter::NONE) {
-    // NOLINT_NEXT_LINE(whitespace/operators)
-    BackwardUnreducedKernel<Dtype><<<Blocks(count), kThreads>>>(count, inputs,
-        count / top[0]->count(), top[0]->gpu_diff(), diff[0], diff[1]);
-  } else {
-    // NOLINT_NEXT_LINE(whitespace/operators)
-    BackwardReducedKernel<Dtype><<<Blocks(count), kThreads>>>(count, inputs,
-        Partial()->gpu_data() + 2 * kMaxBlocks, top[0]->gpu_diff(), diff[0],
-        diff[1]);
-  }
+  const bool reduced = options_.reduction() != L1LossParameter::NONE;
+  const Spread<Dtype> top_diff = {top[0]->gpu_diff(), top_map_};
+  // NOLINT_NEXT_LINE(whitespace/operators)
+  WriteKernel<Dtype, kWeightedSign><<<Blocks(count), kThreads>>>(count,
+      Inputs<Dtype>(bottom, weight_map_, ignore_), top_diff,
+      reduced ? Partial()->gpu_data() : NULL,
+      static_cast<double>(top[0]->count()) / count, diff[0], diff[1]);
   CUDA_POST_KERNEL_CHECK;
 }
 

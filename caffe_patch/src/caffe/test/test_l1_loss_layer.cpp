@@ -603,6 +603,22 @@ TYPED_TEST(L1LossLayerTest, TestWeightsOfManyElements) {
   }
 }
 
+// The GPU divides by multiplying, up to the largest number of elements.
+TYPED_TEST(L1LossLayerTest, TestIndicesOfBroadcastWeights) {
+  for (int shift = 1; shift < 30; ++shift) {
+    for (int size = (1 << shift) - 1; size <= (1 << shift) + 1; ++size) {
+      const int rows = std::numeric_limits<int>::max() / size;
+      const L1LossBroadcast map = L1LossMakeBroadcast(
+          this->Shape(rows, size), this->Shape(rows));
+      for (int row = 0; row < rows; row += rows / 50 + 1) {
+        EXPECT_EQ(map.index(row * size), row);
+        EXPECT_EQ(map.index(row * size + size - 1), row);
+      }
+      EXPECT_EQ(map.index(rows * size - 1), rows - 1);
+    }
+  }
+}
+
 // Large weights of either sign, which cancel, among ones: the ones are lost if
 // they meet the large ones in Dtype.
 TYPED_TEST(L1LossLayerTest, TestWeightsThatCancel) {

@@ -31,7 +31,8 @@ def pytest_runtest_makereport(item, call):
         report.longrepr = f"skipped in CI, where nothing may be: {report.longrepr}"
 
 
-LONGEST = ("test_apply_patch_faults.py", "test_memory_safety.py", "test_runtest.py")
+LONGEST = ("test_apply_patch_faults.py", "test_cuda_on_cpu.py", "test_memory_safety.py",
+           "test_runtest.py")
 
 
 def pytest_collection_modifyitems(items):

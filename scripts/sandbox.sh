@@ -187,7 +187,8 @@ run_in_root() {
     args+=(--ro-bind "$pyenv" "$pyenv" --ro-bind "$libraries" /machine/lib)
     variables+=("PYENV_ROOT=$pyenv")
   fi
-  for name in CI TERM COLUMNS GLOG_minloglevel PYTEST_ADDOPTS HYPOTHESIS_PROFILE CAFFE_L1_FUZZ; do
+  for name in CI TERM COLUMNS GLOG_minloglevel PYTEST_ADDOPTS HYPOTHESIS_PROFILE CAFFE_L1_FUZZ \
+    CAFFE_L1_THOROUGH; do
     [ -z "${!name+set}" ] || variables+=("$name=${!name}")
   done
   exec env -i "${variables[@]}" "$(command -v bwrap)" --die-with-parent "${args[@]}" "$@"

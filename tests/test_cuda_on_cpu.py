@@ -1,6 +1,6 @@
 """The GPU layer runs on the CPU: its kernels as they are, see tests/cuda_on_cpu/README.md.
 
-CAFFE_L1_FUZZ=N draws N times as many random layers.
+CAFFE_L1_THOROUGH=1 tries every mutant, and CAFFE_L1_FUZZ=N N times as many random layers.
 """
 
 from __future__ import annotations
@@ -17,12 +17,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from cuda_on_cpu.build import CU, HERE, THREAD_SANITIZER, Build
+from cuda_on_cpu.mutants import MUTANTS
 from l1_nets import layer
 from test_routes_random import case_of, compare
 
 GPU = "*/2.*:*/3.*"  # float and double
 ORDERS = ["forward", "reverse", "random"]
 LAYERS = 150
+# Of each number of mutants, one in CI.
+SAMPLE = 1 if os.environ.get("CAFFE_L1_THOROUGH") else 3
+# Slow, and no mutant is killed by them alone.
+NOT_FOR_MUTANTS = "*SameBits*:*LargeGradient*:*Forked*"
 FOR_THREAD_SANITIZER = "*ManyRows*:*ManyElements*:*HandComputed*:*Broadcast*:*Ignored*"
 
 
@@ -132,6 +137,28 @@ def test_thread_sanitizer_finds_no_race(build, program, say):
     races = done.stdout.count("WARNING: ThreadSanitizer: data race")
     say(f"CUDA on the CPU: races found by ThreadSanitizer: {races}")
     assert races == 0, done.stdout[:3000]
+
+
+def test_mutants_of_the_kernels_are_killed(build, program, say):
+    written = CU.read_text()
+    for before, _ in MUTANTS:
+        assert written.count(before) == 1, before
+    sample = list(range(random.randrange(SAMPLE), len(MUTANTS), SAMPLE))
+    build.precompile()
+
+    def survives(i: int) -> bool:
+        before, after = MUTANTS[i]
+        kernels = build.kernels(written.replace(before, after), f"mutant_{i}", *build.PRECOMPILED)
+        path = build.link(f"mutant_{i}", [kernels, *program.layer, *program.gtests])
+        done = run("timeout", "60", path, f"--gtest_filter={GPU}-{NOT_FOR_MUTANTS}",
+                   "--gtest_break_on_failure", order="random")
+        path.unlink()
+        return done.returncode == 0
+
+    survivors = [MUTANTS[i] for i, alive in zip(sample, in_parallel(survives, sample)) if alive]
+    say(f"CUDA on the CPU: mutants killed: {len(sample) - len(survivors)} of {len(sample)}, "
+        f"out of {len(MUTANTS)}")
+    assert not survivors
 
 
 def test_nothing_asks_the_device():

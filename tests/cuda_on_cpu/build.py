@@ -32,6 +32,8 @@ def as_cpp(cu: str) -> str:
 class Build:
     """A folder of objects: a tree of Caffe that make built with our kit, and the emulator."""
 
+    PRECOMPILED = ["-O1", "-include", "precompiled.hpp"]
+
     def __init__(self, tree: Path, out: Path):
         self.tree, self.out = tree, out
         for name in CUDA_HEADERS:
@@ -54,6 +56,14 @@ class Build:
         source = self.out / f"{name}.cu.cpp"
         source.write_text(as_cpp(cu))
         return self.compile(source, *flags)
+
+    def precompile(self) -> None:
+        """What every mutant of the kernels includes."""
+        header = self.out / "precompiled.hpp"
+        header.write_text("".join(
+            f"#include {name}\n" for name in re.findall("#include (.*)", CU.read_text())))
+        run(["g++", *FLAGS, self.PRECOMPILED[0], *self.includes, "-x", "c++-header", header,
+             "-o", f"{header}.gch"])
 
     def link(self, name: str, objects: list, *flags: str) -> Path:
         """What is missing is called by no test; a test that gets there ends at once."""

@@ -19,6 +19,8 @@ READERS = {
 }
 # Products of three of them stay far below the largest double, differences below the largest float.
 MAGNITUDES = [1, 1, 1, 1e-42, 1e-38, 1e-30, 1e-6, 1e6, 1e30, 1.5e38]
+# Far from 0, where (x - y) / beta and its square would be no full float, and weights magnify that.
+BETAS = [1e-10, 1e-6, 0.3, 1, 1e6, 1e30]
 LABELS = [0.0, -1.0, 255.0, 0.1, 1e-42]
 
 
@@ -74,6 +76,9 @@ def random_case(seed: str) -> Case:
     target_shape, weight_shape = like(draw, shape), random_weight_shape(draw, shape)
     batches = [draw.choice([0, 1, 2, 3, 5, 8, shape[0]]) for _ in range(3)]
     scales = [draw.choice(MAGNITUDES) for _ in range(3)]
+    if options.get("beta"):
+        scales[:2] = [options["beta"] * draw.choice([1e-3, 0.3, 1, 3, 1e3]) for _ in range(2)]
+        scales[2] = min(scales[2], 1e30)  # lambda w / Z stays a float too
     passes = [random_inputs(draw, options, (batch, *shape[1:]), (batch, *target_shape[1:]),
                             weight_shape and (batch if weight_shape[0] == shape[0] != 1 else 1,
                                               *weight_shape[1:]), scales)
@@ -94,6 +99,8 @@ def random_options(draw: random.Random) -> dict:
         options["ignore_label"] = draw.choice(LABELS)
     if draw.random() < 0.4:
         options["ignore_nonfinite_target"] = draw.random() < 0.8
+    if draw.random() < 0.4:
+        options["beta"] = draw.choice([0, *BETAS])
     return options
 
 

@@ -17,6 +17,7 @@ SAID_BY_STOCK = ["BATCHMEAN", "MEAN", "SUM", "NONE"]
 BLANKS = [" ", " ", "  ", "\t", "\n", "\n  ", "\r\n", "\n\n\t", " # } '\"\n", "\n  # \xe9 {\n  "]
 NUMBERS = [("-1", "-1", -1.0), ("255", "255", 255.0), ("2.50", "2.50", 2.5), ("1e2", "1e2", 100.0),
            (".5", "0.5", 0.5), ("3.", "3.0", 3.0), ("4f", "4", 4.0), ("-7.5f", "-7.5", -7.5)]
+BETAS = [number for number in NUMBERS if number[2] > 0] + [("0", "0", 0.0), ("1e-9", "1e-9", 1e-9)]
 OTHERS = [
     'layer { name: "layer { type: \'L1Loss\' }" type: "Power" bottom: "x" top: "p" }',
     'layer { name: "o" type: "Python" python_param { module: "mine" layer: "L1LossLayer" } }',
@@ -35,9 +36,9 @@ class Meaning(NamedTuple):
 def options_of(draw, for_stock: bool) -> tuple:
     """What they mean, and each as text format and JSON spell it."""
     meaning, text, spelled = {}, [], []
-    names = draw(st.permutations(["reduction", "axis", *["ignore_label"] * (not for_stock),
-                                  "nonfinite"]))
-    names = names[:draw(st.integers(0, 4))]
+    beyond_stock = [] if for_stock else ["ignore_label", "beta"]
+    names = draw(st.permutations(["reduction", "axis", "nonfinite", *beyond_stock]))
+    names = names[:draw(st.integers(0, 5))]
     if "axis" in names and "reduction" not in names:  # axis is for NONE alone
         names.append("reduction")
     for name in names:
@@ -51,9 +52,10 @@ def options_of(draw, for_stock: bool) -> tuple:
             value = draw(st.integers(-3, 9))
             octal = f"0{value}" if 0 < value < 8 and draw(st.booleans()) else str(value)
             add = ("axis", value, octal, str(value))
-        elif name == "ignore_label":
-            shown, of_json, value = draw(st.sampled_from(NUMBERS))
-            add = ("ignore_label", value, shown, of_json)
+        elif name in ("ignore_label", "beta"):
+            numbers = NUMBERS if name == "ignore_label" else BETAS
+            shown, of_json, value = draw(st.sampled_from(numbers))
+            add = (name, value, shown, of_json)
         else:
             value = not for_stock and draw(st.booleans())
             shown = draw(st.sampled_from(["true", "t", "1"] if value else ["false", "f", "0"]))

@@ -20,6 +20,7 @@ CASES = [
     {"reduction": "SUM", "loss_weight": 0.5},
     {"reduction": "VALID_MEAN", "ignore_label": -1, "weight": True},
     {"reduction": "WEIGHTED_MEAN", "ignore_nonfinite_target": True, "weight": True},
+    {"reduction": "MEAN", "beta": 0.5},
     {"reduction": "NONE", "axis": 1, "include": {"phase": 0}},
     {"reduction": None, "ignore_label": None, "name": "mine", "propagate_down": [True, False]},
     {"reduction": "SUM", "weight": True, "propagate_down": [True, False, False]},
@@ -80,6 +81,10 @@ def inputs() -> dict:
     return {"x": x, "y": y, "w": generator.choice([0, 0.5, 3], SHAPE).astype(np.float32)}
 
 
+def smooth(size: float, beta: float) -> float:
+    return size**2 / (2 * beta) if size < beta else size - beta / 2
+
+
 def expected(case: dict) -> np.ndarray:
     """The loss, element by element in float64."""
     given = inputs()
@@ -88,7 +93,7 @@ def expected(case: dict) -> np.ndarray:
     for i, x in np.ndenumerate(given["x"]):
         if case.get("ignore_label") is not None and given["y"][i] == case["ignore_label"]:
             continue
-        losses[i] = float(w[i]) * abs(float(x) - float(given["y"][i]))
+        losses[i] = float(w[i]) * smooth(abs(float(x) - float(given["y"][i])), case.get("beta", 0))
         valid += w[i] != 0
         weights += float(w[i])
     divisor = {"MEAN": 12, "SUM": 1, "VALID_MEAN": valid, "WEIGHTED_MEAN": weights}
@@ -116,6 +121,7 @@ def test_a_net_of_every_route_computes_what_was_asked_for(route, case, nets):
     ('ignore_label=10**400', 'l1_loss: option "ignore_label" is 1000'),
     ('ignore_label=float("nan")',
      'l1_loss: option "ignore_label" is NaN; allowed: a finite number'),
+    ('beta=-1', 'l1_loss: option "beta" is -1; allowed: a number from 0 to 3.4'),
     ('route="native"', 'l1_loss: route is "native", and this pycaffe is of a Caffe without the '
      'native layer; fix: scripts/apply_patch.py puts it in, or take "python" or "plugin"'),
     ('loss_param=dict(normalization=1)',

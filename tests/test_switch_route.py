@@ -118,10 +118,10 @@ TABLE = {
         layer("  loss_weight: 1\n  python_param { param_str: '{\"reduction\": \"MEAN\"}' }\n")),
     "numbers and words that JSON has not": (
         "layer { type: 'L1Loss' l1_loss_param { reduction: 5 axis: - 0x1 ignore_label: .5 "
-        "ignore_nonfinite_target: t } }", "plugin",
+        "ignore_nonfinite_target: t beta: 010 } }", "plugin",
         "layer { type: 'L1Loss' loss_weight: 1 python_param { param_str: "
         "'{\"reduction\": \"NONE\", \"axis\": -1, \"ignore_label\": 0.5, "
-        "\"ignore_nonfinite_target\": true}' } }"),
+        "\"ignore_nonfinite_target\": true, \"beta\": 8}' } }"),
     "what loss_param says": (
         layer("  loss_weight: 1\n  loss_param { normalization: FULL ignore_label: 3 }\n"), "python",
         layer("  loss_weight: 1\n  loss_param { normalization: FULL ignore_label: 3 }\n"
@@ -266,6 +266,10 @@ REFUSED = {
         1, 40, 'option "reduction" is "MAEN"; allowed: BATCHMEAN, MEAN, SUM, VALID_MEAN, WEIGHTE'),
     "layer { type: 'L1Loss' l1_loss_param { ignore_label: inf } }": (
         1, 40, 'option "ignore_label" is inf; allowed: a finite number'),
+    "layer { type: 'L1Loss' l1_loss_param { beta: -1 } }": (
+        1, 40, 'option "beta" is -1; allowed: a number from 0 to 3.4028234663852886e+38'),
+    "layer { type: 'L1Loss' l1_loss_param { beta: nan } }": (
+        1, 40, 'option "beta" is nan; allowed: a number from 0 to 3.4028234663852886e+38'),
     "layer { type: 'L1Loss' l1_loss_param { axis: 1.5 } }": (
         1, 40, 'option "axis" is 1.5; allowed: an integer'),
     "layer { type: 'L1Loss' l1_loss_param { ignore_nonfinite_target: true axis: 1 } }": (

@@ -54,6 +54,8 @@ layer {{ name: "sum" type: "Reduction" bottom: "each" top: "loss" loss_weight: 0
   python_param {{ param_str: '{{"reduction": "SUM"}}' }} loss_weight: 0.25 }}""",
     "native, weighted, unreduced and trained": f"""layer {{ name: "l" type: "L1Loss" {BOTTOMS}
   bottom: "weight" loss_weight: 0.5 l1_loss_param {{ reduction: NONE }} }}""",
+    "native, smooth": f"""layer {{ name: 'l' type: 'L1Loss' {BOTTOMS}
+  l1_loss_param {{ reduction: MEAN beta: .5f }} }}""",
     "plugin, without options": f"layer {{ name: 'l' type: 'L1Loss' {BOTTOMS} python_param {{ }} }}",
 }
 NETS = {**FILES, **{name: (DATA + text).encode() for name, text in BY_HAND.items()}}

@@ -53,6 +53,8 @@ def check(options, is_weighted):
         raise cannot('option "ignore_label"')
     if options.ignore_nonfinite_target:
         raise cannot('option "ignore_nonfinite_target"')
+    if options.beta:
+        raise cannot('option "beta"')
     if options.reduction in ("VALID_MEAN", "WEIGHTED_MEAN"):
         raise cannot('"reduction": "%s"' % options.reduction, "take another route" if is_weighted
                      else "write MEAN, the same without weights")

@@ -220,6 +220,8 @@ REFUSED = {
         (1, 60, SAYS_NOT + 'option "ignore_label"; fix: take another route'),
     ONE % "loss_param { ignore_label: 255 } ":
         (1, 8, SAYS_NOT + 'option "ignore_label"; fix: take another route'),
+    ONE % "l1_loss_param { beta: 0.5 } ":
+        (1, 60, SAYS_NOT + 'option "beta"; fix: take another route'),
     ONE % "l1_loss_param { ignore_nonfinite_target: true } ":
         (1, 60, SAYS_NOT + 'option "ignore_nonfinite_target"; fix: take another route'),
     ONE % "l1_loss_param { reduction: VALID_MEAN } ":

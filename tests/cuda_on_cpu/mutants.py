@@ -13,7 +13,11 @@ MUTANTS = [
     ("size = fabs(difference)", "size = difference"),
     ("kQuantity == kWeightedLoss ? size * w", "kQuantity == kWeightedLoss ? size"),
     ("Number(w != 0)", "Number(1)"),
-    ("< 0 ? -w : difference", "< 0 ? -w : 0"),
+    ("< 0 ? -w * slope : difference", "< 0 ? -w * slope : 0"),
+    ("size < beta ? size : Number(beta)", "size"),
+    ("slope = near / beta;", "slope = 1;"),
+    ("Number(-0.5)", "Number(-1)"),
+    ("> 0 ? w * slope", "> 0 ? w"),
     ("return kept[k] ? v : 0;", "return v;"),
     # sums
     ("block.template at<Number, kQuantity>(3));", "0);"),

@@ -40,7 +40,7 @@ struct Spread {
 // Elements that one thread takes at a time.
 template <typename Dtype>
 struct Block {
-  Dtype x[kPack], y[kPack], weight[kPack];
+  Dtype x[kPack], y[kPack], weight[kPack], beta;
   bool kept[kPack];  // of those that are neither behind the last nor ignored
 
   // Not at once, since a kernel may load more before it waits for targets.
@@ -50,17 +50,26 @@ struct Block {
 
   // What element k contributes, computed in Number; 0 where it is not kept.
   template <typename Number, Quantity kQuantity>
-  __device__ Number at(const int k) const {
+  __device__ Number at(const int k, const Number w) const {
     const Number difference = static_cast<Number>(x[k]) - y[k];
-    const Number size = fabs(difference), w = weight[k];
+    Number size = fabs(difference), slope = 1;
+    if (beta != 0) {  // 1 from beta on, and no squares of large ones
+      const Number near = size < beta ? size : Number(beta);
+      slope = near / beta;
+      size = slope * fma(near, Number(-0.5), size);
+    }
     const Number v = kQuantity == kOne ? 1
         : kQuantity == kLoss ? size
         : kQuantity == kWeight ? w
         : kQuantity == kWeightedLoss ? size * w
         : kQuantity == kNonzeroWeight ? Number(w != 0)
         // The difference itself is the sign of 0 and of NaN.
-        : difference > 0 ? w : difference < 0 ? -w : difference;
+        : difference > 0 ? w * slope : difference < 0 ? -w * slope : difference;
     return kept[k] ? v : 0;
+  }
+  template <typename Number, Quantity kQuantity>
+  __device__ Number at(const int k) const {
+    return at<Number, kQuantity>(k, weight[k]);
   }
 };
 
@@ -105,10 +114,12 @@ struct Inputs {
   const Dtype* y;
   Spread<Dtype> weight;
   L1LossIgnore<Dtype> ignore;
+  Dtype beta;
 
   Inputs(const vector<Blob<Dtype>*>& bottom, const L1LossBroadcast& weight_map,
-      const L1LossIgnore<Dtype>& ignore)
-      : x(bottom[0]->gpu_data()), y(bottom[1]->gpu_data()), ignore(ignore) {
+      const L1LossIgnore<Dtype>& ignore, const Dtype beta)
+      : x(bottom[0]->gpu_data()), y(bottom[1]->gpu_data()), ignore(ignore),
+        beta(beta) {
     weight.data = bottom.size() > 2 ? bottom[2]->gpu_data() : NULL;
     weight.map = weight_map;
   }
@@ -118,6 +129,7 @@ struct Inputs {
   __device__ Block<Dtype> block(const unsigned int first,
       const unsigned int end) const {
     Block<Dtype> block;
+    block.beta = beta;
     weight.Load(first, end, block.weight);
     for (int k = 0; k < kPack; ++k) {
       const unsigned int i = first + k * blockDim.x;
@@ -244,11 +256,13 @@ __global__ void WriteKernel(const unsigned int n, const Inputs<Dtype> inputs,
   for (int k = 0; k < kPack; ++k) {
     const unsigned int i = first + k * kThreads;
     if (i >= n) { return; }
-    Dtype v = block.template at<Dtype, kQuantity>(k) * factors[k] * Dtype(all);
+    Dtype v = block.template at<Dtype, kQuantity>(k,
+        block.weight[k] * factors[k] * Dtype(all));
     if (!block.kept[k] || z == 0) {
       v = 0;
     } else if (!normal || !(v - v == 0)) {
-      v = block.template at<double, kQuantity>(k) * factors[k] * numerator / z;
+      v = block.template at<double, kQuantity>(k,
+          static_cast<double>(block.weight[k]) * factors[k] * numerator / z);
     }
     if (plus) { plus[i] = v; }
     if (minus) { minus[i] = -v; }
@@ -281,7 +295,7 @@ void L1LossLayer<Dtype>::Forward_gpu(const vector<Blob<Dtype>*>& bottom,
   const Spread<Dtype> ones = {NULL, top_map_};
   // NOLINT_NEXT_LINE(whitespace/operators)
   WriteKernel<Dtype, kWeightedLoss><<<Blocks(count), kThreads>>>(count,
-      Inputs<Dtype>(bottom, weight_map_, ignore_), ones, NULL, 1,
+      Inputs<Dtype>(bottom, weight_map_, ignore_, beta_), ones, NULL, 1,
       top[0]->mutable_gpu_data(), NULL);
   CUDA_POST_KERNEL_CHECK;
 }
@@ -298,7 +312,7 @@ void L1LossLayer<Dtype>::ForwardSums_gpu(const vector<Blob<Dtype>*>& bottom,
   Dtype* out = top->mutable_gpu_data();
   // NOLINT_NEXT_LINE(whitespace/operators)
   SumKernel<Dtype><<<parts.blocks(), parts.threads>>>(parts,
-      Inputs<Dtype>(bottom, weight_map_, ignore_), counts(),
+      Inputs<Dtype>(bottom, weight_map_, ignore_, beta_), counts(),
       options_.reduction() == L1LossParameter::WEIGHTED_MEAN, sums,
       means ? out : NULL, 1. / row);
   CUDA_POST_KERNEL_CHECK;
@@ -323,7 +337,7 @@ void L1LossLayer<Dtype>::Backward_gpu(const vector<Blob<Dtype>*>& top,
   const Spread<Dtype> top_diff = {top[0]->gpu_diff(), top_map_};
   // NOLINT_NEXT_LINE(whitespace/operators)
   WriteKernel<Dtype, kWeightedSign><<<Blocks(count), kThreads>>>(count,
-      Inputs<Dtype>(bottom, weight_map_, ignore_), top_diff,
+      Inputs<Dtype>(bottom, weight_map_, ignore_, beta_), top_diff,
       reduced ? Partial()->gpu_data() : NULL,
       static_cast<double>(top[0]->count()) / count, diff[0], diff[1]);
   CUDA_POST_KERNEL_CHECK;

@@ -7,8 +7,8 @@
 #
 #   tar xf caffe-l1-gpu.tar.xz && caffe-l1-gpu/run.sh
 #
-# nvcc is needed here; there a driver, cuBLAS and cuRAND, but no Caffe and no compiler. A GPU that is
-# newer than the last of --arch runs what was compiled for that one.
+# nvcc is needed here; there a driver, cuBLAS and cuRAND, but no Caffe and no compiler. A GPU that
+# is newer than the last of --arch runs what was compiled for that one.
 set -euo pipefail
 here=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -26,7 +26,8 @@ while [ $# -gt 0 ]; do
   esac
   shift || die "the last option needs a value" 2
 done
-folder=$(cd "$here" && cd -- "$folder" 2>/dev/null && pwd) || die "-o: no such folder; fix: make it" 2
+folder=$(cd "$here" && cd -- "$folder" 2>/dev/null && pwd) ||
+  die "-o: no such folder; fix: make it" 2
 
 [[ $arch =~ ^[0-9]+(,[0-9]+)*$ ]] || die "--arch takes numbers, as in --arch 75,80,90" 2
 
@@ -57,7 +58,8 @@ mkdir -p "$out"
 "${run[@]}" sh -ec 'cp -r "$CAFFE_ROOT/" "$1/caffe"
   python3 scripts/apply_patch.py apply "$1/caffe"
   make -f scripts/gpu/Makefile -j"$(env -u OMP_NUM_THREADS nproc)" OUT="$1" ARCH="$2"
-  XZ_OPT=-9 tar -C "$1" -cJf "$1/$3" caffe-l1-gpu' sh "$out" "${arch//,/ }" $packed >"$out/log" 2>&1 ||
+  XZ_OPT=-9 tar -C "$1" -cJf "$1/$3" caffe-l1-gpu' \
+  sh "$out" "${arch//,/ }" $packed >"$out/log" 2>&1 ||
   die "failed: $(grep -m1 -E 'error|\*\*\*' "$out/log" || tail -n1 "$out/log"); see $out/log"
 mv "$out/$packed" "$folder"
 rm -rf "$out"

@@ -126,7 +126,7 @@ def test_a_gpu_without_cublas_is_a_failure(with_gpu, tmp_path):
 
 def test_all_that_runs_on_a_gpu(with_gpu, tmp_path):
     """The libraries of a python3's wheels, by names without a version; the sanitizer on PATH."""
-    put(with_gpu / "compute-sanitizer", 'shift 4; exec "$@"')
+    put(with_gpu / "compute-sanitizer", 'shift 6; exec "$@"')
     put(with_gpu / "gtests", f"""echo "$@" >>{with_gpu}/ran
 ls -l $(echo $LD_LIBRARY_PATH | cut -d: -f1) >>{with_gpu}/ran
 echo "[  PASSED  ] 3 tests.\"""")

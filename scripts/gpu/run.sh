@@ -13,7 +13,8 @@ results=${1-results}
 failed=0
 # gtest's parameters 0 and 1 are float and double on the CPU, 2 and 3 on the GPU.
 on_cpu='--gtest_filter=*/0.*:*/1.*'
-on_gpu='--gtest_filter=*/2.*:*/3.*'
+# A death test in a fork would have no CUDA: threadsafe starts the program anew.
+on_gpu=('--gtest_filter=*/2.*:*/3.*' --gtest_death_test_style=threadsafe)
 
 say() { printf 'gpu: %s\n' "$*"; }
 die() { say "$*"; exit 1; }
@@ -80,11 +81,12 @@ for name in cublas curand; do
 done
 export LD_LIBRARY_PATH=$path:$own_path
 
-gtests "gtests on the GPU" "$here/gtests" "$on_gpu"
+gtests "gtests on the GPU" "$here/gtests" "${on_gpu[@]}"
 sanitizer=$(command -v compute-sanitizer || compgen -G '/usr/local/cuda*/bin/compute-sanitizer')
 if [ -n "$sanitizer" ]; then
   for tool in memcheck racecheck; do
-    gtests "$tool" "${sanitizer%%$'\n'*}" --tool "$tool" --error-exitcode 1 "$here/gtests" "$on_gpu"
+    gtests "$tool" "${sanitizer%%$'\n'*}" --tool "$tool" --error-exitcode 1 \
+      --target-processes application-only "$here/gtests" "${on_gpu[@]}"
   done
 else
   say "memcheck and racecheck are left out: no compute-sanitizer here"

@@ -119,13 +119,14 @@ make_root() {
   say "making a Debian 11 root with Caffe: ${#packages[@]} packages and what they need"
   say "about 3 minutes and 1.7 GB, once, in $root (log: $log)"
   local started=$SECONDS
+  # It is not given the lock: dash, which it uses, knows no file descriptor above 9.
   printf '%s %s %s bullseye main\n' deb "$signed_by" "$uri" deb-src "$signed_by" "$uri" |
     mmdebstrap --variant=minbase --include="${packages[*]}" \
       --aptopt='Acquire::Check-Valid-Until "false"' \
       --customize-hook='chroot "$1" sh -ec "cd /usr/src; apt-get update; apt-get source caffe"' \
       --customize-hook='chroot "$1" sh -ec "cd /usr/src; ln -s caffe-*/ caffe; rm -f caffe_*"' \
       --customize-hook='mkdir "$1/usr/local/cuda"' \
-      bullseye - - 2> >(tee -a "$log" | progress "$started") |
+      bullseye - - 9>&- 2> >(tee -a "$log" | progress "$started") |
     tar -x -C "$partial" --exclude='./dev/*' --no-same-owner 2>>"$log" ||
     { rm -rf "$partial"; die "making the root failed: $(grep -m1 '^E:' "$log" || tail -n1 "$log")"; }
   mv "$partial" "$root"

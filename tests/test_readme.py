@@ -14,7 +14,8 @@ ENGLISH = REPO / "README.md"
 CHINESE = REPO / "README.zh-CN.md"
 PAGES = [REPO / folder / "README.md" for folder in
          ("caffe_patch", "prototxt", "python_layer", "scripts")]
-DOCUMENTS = [ENGLISH, CHINESE, *PAGES, REPO / "CONTRIBUTING.md", REPO / "CHANGELOG.md"]
+DOCUMENTS = [ENGLISH, CHINESE, *PAGES, REPO / "python_layer" / "RECIPES.md",
+             REPO / "CONTRIBUTING.md", REPO / "CHANGELOG.md"]
 
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 FORMULA = re.compile(r"\$\$.*?\$\$", re.DOTALL)

@@ -19,7 +19,7 @@ from patch_support import make_checkout
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PAGES = ["README.md", "README.zh-CN.md", "scripts/README.md", "caffe_patch/README.md",
-         "python_layer/README.md", "prototxt/README.md"]
+         "python_layer/README.md", "python_layer/RECIPES.md", "prototxt/README.md"]
 # What cannot be run here, by its first words, and why.
 NOT_RUN = {
     "scripts/demo.sh": "it makes the sandbox that this runs in; CI runs scripts/test.sh itself",

@@ -1,19 +1,21 @@
-"""caffe-l1 path: where a folder of the kit is, for PYTHONPATH and for copying from."""
+"""caffe-l1 path: where a part of the kit is, for PYTHONPATH and for copying from."""
 
 import argparse
 
 from . import HOME
 
-FOLDERS = {"python": "python_layer", "prototxt": "prototxt", "patch": "caffe_patch"}
+PARTS = {"python": "python_layer", "prototxt": "prototxt", "patch": "caffe_patch",
+         "proto": "caffe_patch/src/caffe/proto/l1_loss_parameter.proto"}
 EPILOG = """\
 for a Python that the kit is not installed in: export PYTHONPATH=$(caffe-l1 path):$PYTHONPATH"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", nargs="?", choices=FOLDERS, default="python",
-                        help="python modules (default), prototxt to copy from, patch sources")
+    parser.add_argument("what", nargs="?", choices=PARTS, default="python",
+                        help="python modules (default), prototxt to copy from, patch sources, "
+                             "proto: the file with our message for caffe.proto")
 
 
 def run(options: argparse.Namespace) -> int:
-    print(HOME / FOLDERS[options.what])
+    print(HOME / PARTS[options.what])
     return 0

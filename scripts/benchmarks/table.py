@@ -11,6 +11,7 @@ TITLES = {
     "native": "native layer", "plugin": "plugin",
     "limit": "the memory: reading both arrays; memcpy of both", "article": "the article's layer",
     "euclidean": "Caffe's EuclideanLoss", "torch": "PyTorch", "python": "Python layer",
+    "stock": "Caffe's own layers",
     "numpy": "a plain numpy Python layer"}
 
 
@@ -58,7 +59,8 @@ def columns(rows: list, direction: str, dtype: str) -> "list[str]":
     limit = "read both" if direction == "forward" else "memcpy both"
     native, article = (BYTES[name][direction] * (1 if dtype == "float32" else 2) for name in BYTES)
     lines = [["elements", "native", "bytes/el.", "GB/s", f"over {limit}", "article's",
-              "bytes/el.", "plugin", "Euclidean", "PyTorch", "Python layer", "plain numpy"]]
+              "bytes/el.", "plugin", "Euclidean", "PyTorch", "Caffe's own", "Python layer",
+              "plain numpy"]]
     for row in rows:
         seconds = {name: both[direction] for name, both in row["seconds"].items()}
         speed = native * row["count"] / seconds["native"] / 1e9
@@ -67,7 +69,8 @@ def columns(rows: list, direction: str, dtype: str) -> "list[str]":
             f"{seconds['native'] / seconds['limit']:.2f}x", ratio(seconds, "article"),
             str(article) if "article" in seconds else "-",
             ratio(seconds, "plugin"), ratio(seconds, "euclidean"), ratio(seconds, "torch"),
-            duration(seconds.get("python")), ratio(seconds, "numpy", "python")])
+            ratio(seconds, "stock"), duration(seconds.get("python")),
+            ratio(seconds, "numpy", "python")])
     measured = [set(column) != {"-"} for column in zip(*lines[1:])]
     return align([list(compress(line, measured)) for line in lines])
 

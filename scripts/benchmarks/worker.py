@@ -37,6 +37,7 @@ layer {{ name: "data" type: "Input" top: "x" top: "y" input_param {{
 layer {{ name: "loss" type: "Python" bottom: "x" bottom: "y" top: "loss" loss_weight: 1
   python_param {{ module: "{module}" layer: "{layer}" }} }}
 """
+OURS = {"module": "l1_loss_layer", "layer": "L1LossLayer"}
 
 
 class Caffe:
@@ -72,7 +73,7 @@ class Caffe:
         timers["euclidean"] = self.layer("EuclideanLoss")
         timers["limit"] = self.limits(dtype, count)
         if dtype == "float32":  # pycaffe has no nets in double
-            timers.update(python_layers(count))
+            timers.update(python_layers(count), stock=stock_layers(count))
         return timers
 
     def layer(self, kind: str, more: str = "loss_weight: 1") -> "dict[str, Timer]":
@@ -174,26 +175,34 @@ def batch(count: int) -> int:
 
 
 def python_layers(count: int) -> Timers:
-    return {"python": python_layer("l1_loss_layer", "L1LossLayer", count),
-            "numpy": python_layer("plain_numpy_layer", "PlainNumpyLayer", count)}
+    plain = {"module": "plain_numpy_layer", "layer": "PlainNumpyLayer"}
+    return {"python": net_timer(net_text(count, OURS)), "numpy": net_timer(net_text(count, plain))}
 
 
-def python_layer(module: str, layer: str, count: int) -> "dict[str, Timer]":
-    """A Python layer, called as Caffe calls it."""
+def stock_layers(count: int) -> "dict[str, Timer]":
+    from caffe_l1.route.switch import switch
+    return net_timer(switch(net_text(count, OURS).encode(), "stock").data.decode())
+
+
+def net_text(count: int, names: "dict[str, str]") -> str:
+    return NET.format(batch=batch(count), length=count // batch(count), **names)
+
+
+def net_timer(text: str) -> "dict[str, Timer]":
+    """All layers of a net but its input, called as Caffe calls them."""
     import caffe
     import numpy as np
     with tempfile.NamedTemporaryFile("w", suffix=".prototxt") as file:
-        file.write(NET.format(batch=batch(count), length=count // batch(count), module=module,
-                              layer=layer))
+        file.write(text)
         file.flush()
         net = caffe.Net(file.name, caffe.TRAIN)
     generator = np.random.RandomState(0)
     for name in ("x", "y"):
         net.blobs[name].data[...] = generator.uniform(-2, 2, net.blobs[name].data.shape)
         net.blobs[name].diff[...] = 0
-    index = list(net._layer_names).index("loss")
-    return {"forward": timer(lambda: net._forward(index, index)),
-            "backward": timer(lambda: net._backward(index, index))}
+    first, last = 1, len(net._layer_names) - 1
+    return {"forward": timer(lambda: net._forward(first, last)),
+            "backward": timer(lambda: net._backward(last, first))}
 
 
 def warm(timer: Timer, times: int) -> float:
@@ -241,7 +250,7 @@ def main(kind: str, folder: str, threads: str, method: str, arguments: str) -> N
     answer = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print goes to standard error
     here = Path(__file__).resolve().parent
-    sys.path[:0] = [str(here), str(here.parent.parent / "python_layer")]
+    sys.path[:0] = [str(here), str(here.parent), str(here.parent.parent / "python_layer")]
     os.environ.setdefault("GLOG_minloglevel", "2")
     os.environ["OMP_NUM_THREADS"] = threads
     caffe: Any = None if kind == "torch" else Caffe(kind, folder, int(threads))

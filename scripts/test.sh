@@ -36,7 +36,7 @@ scripts/host_packages.sh $(scripts/sandbox.sh packages) python3 python3-venv unz
 # The newest Python here runs the linter and the packages that Caffe's results are compared with.
 venv=$work/venv
 if ! cmp -s tests/requirements.txt "$venv/requirements.txt"; then
-  say "installing ruff, mypy, PyTorch, Keras and TensorFlow into $venv"
+  say "installing ruff, mypy, PyTorch, Keras, TensorFlow and optax into $venv"
   rm -rf "$venv"
   python3 -m venv "$venv"
   "$venv/bin/pip" install --quiet --disable-pip-version-check -r tests/requirements.txt
@@ -94,7 +94,7 @@ fi
 "$venv/bin/python" scripts/demo_stereo.py --fetch
 
 if [ tests/parity_reference.py -nt "$work/parity.npz" ]; then
-  say "computing the losses and gradients of PyTorch, Keras and TensorFlow"
+  say "computing the losses and gradients of PyTorch, Keras, TensorFlow and optax"
   "$venv/bin/python" tests/parity_reference.py "$work/parity.npz"
 fi
 

@@ -53,7 +53,7 @@ def test_everything_is_timed_forward_and_backward(worker, dtype):
     assert set(seconds) >= (layers | {"python", "numpy", "stock"} if dtype == "float32" else layers)
     assert {name for name in seconds if name.startswith("native ")} == {
         "native " + option for option in ("weighted", "per sample", "ignore_label", "valid_mean",
-                                          "ignore_nonfinite", "unreduced")}
+                                          "ignore_nonfinite", "unreduced", "smooth")}
     for both in seconds.values():
         assert both["forward"] > 0 and both["backward"] > 0
 

@@ -27,6 +27,7 @@ VARIANTS = {  # what their layer has beside two bottoms and a top
     "native per sample": 'loss_weight: 1 bottom: "sample"',
     "native ignore_label": "loss_weight: 1 l1_loss_param { ignore_label: -1 }",
     "native ignore_nonfinite": "loss_weight: 1 l1_loss_param { ignore_nonfinite_target: true }",
+    "native smooth": "loss_weight: 1 l1_loss_param { beta: 1 }",
     "native valid_mean": "loss_weight: 1 l1_loss_param { reduction: VALID_MEAN ignore_label: -1 }",
     # With a loss_weight Caffe's own Layer::Forward multiplies the whole top by it.
     "native unreduced": "loss_weight: 0 l1_loss_param { reduction: NONE }",

@@ -9,12 +9,14 @@ import sys
 import time
 from pathlib import Path
 
+import l1_loss
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 from scipy.ndimage import uniform_filter
 
 from .fetch_motorcycle import FILES, FOLDER
+from .picture import finish
 from .solver import make_solver, progress
 
 DISPARITIES = 64  # candidates, in pixels; the truth lies between 7 and 60
@@ -132,15 +134,34 @@ def predict(net, inputs) -> np.ndarray:
 
 
 def draw(disparity: np.ndarray, predicted: np.ndarray, file: Path) -> None:
-    figure = Figure(figsize=(16, 4.2), tight_layout=True)
+    figure = Figure(figsize=(16, 8), tight_layout=True)
+    grid = figure.add_gridspec(2, 6)
     true = np.ma.masked_invalid(disparity)
     panels = [("true disparity (grey: not known)", true, "viridis", 60),
               ("predicted disparity", predicted, "viridis", 60),
               ("|error|", np.abs(predicted - true), "magma", 10)]
-    for axis, (title, image, colors, most) in zip(figure.subplots(1, 3), panels):
+    for column, (title, image, colors, most) in enumerate(panels):
+        axis = figure.add_subplot(grid[0, 2 * column:2 * column + 2])
         axis.set_facecolor("0.6")
         shown = axis.imshow(image, cmap=colors, vmin=0, vmax=most)
         axis.set(title=title, xticks=[], yticks=[])
         figure.colorbar(shown, ax=axis, fraction=0.032, label="pixels")
+    draw_losses(figure.add_subplot(grid[1, :3]), figure.add_subplot(grid[1, 3:]))
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(str(file), dpi=110)
+
+
+def draw_losses(left, right) -> None:
+    """Loss and gradient over x - y: of L1, of L1 with two betas, and of half the square."""
+    x = np.linspace(-3, 3, 601)
+    for beta, color, style in ((0, "#1f77b4", "-"), (0.5, "#17becf", "--"), (1, "#2ca02c", "-")):
+        look = dict(color=color, linestyle=style, linewidth=2,
+                    label=f"L1, beta: {beta}" if beta else "L1")
+        left.plot(x, l1_loss.l1_loss(x, 0 * x, reduction="NONE", beta=beta), **look)
+        right.plot(x, l1_loss.l1_loss_grad(x, 0 * x, reduction="SUM", beta=beta)[0], **look)
+    square = dict(color="#d62728", linewidth=1.5, label="L2, as EuclideanLoss")
+    left.plot(x, x**2 / 2, **square)
+    right.plot(x, x, **square)
+    left.set(xlabel="x - y", title="Loss of one element", xlim=(-3, 3), ylim=(0, 3))
+    right.set(xlabel="x - y", title="Its gradient", xlim=(-3, 3), ylim=(-2, 2))
+    finish(left, right)

@@ -40,10 +40,14 @@ def draw(results: dict, optimum: engel.Line, file: str) -> None:
              title="What the nets learned")
     right.set(xlabel="iteration", ylabel="mean |r|, francs", title="How they learned it",
               xlim=(0, 500), ylim=(least * 0.95, least * 2.2))
-    for axis in (left, right):
+    finish(left, right)
+    figure.tight_layout()
+    figure.savefig(file, dpi=80, metadata={"Description": json.dumps(results)})
+
+
+def finish(*axes) -> None:
+    for axis in axes:
         axis.grid(alpha=0.25)
         axis.legend(fontsize=9, frameon=False)
         axis.spines["top"].set_visible(False)
         axis.spines["right"].set_visible(False)
-    figure.tight_layout()
-    figure.savefig(file, dpi=80, metadata={"Description": json.dumps(results)})

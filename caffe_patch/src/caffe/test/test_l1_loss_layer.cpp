@@ -844,6 +844,12 @@ TYPED_TEST(L1LossLayerTest, TestSmoothAtTheEndsOfTheRange) {
     this->SetReduction(L1LossParameter::MEAN);
     this->Forward();
     const Dtype mean = this->loss_->cpu_data()[0];
+    // Not in double, as a sum that has left the range.
+    this->SetReduction(L1LossParameter::NONE);
+    this->Forward();
+    const Dtype one = this->loss_->cpu_data()[0];
+    EXPECT_TRUE(one == mean || mean != mean
+        || std::fabs(one / mean - 1) < 1e-6) << k << ": " << one;
     this->SetReduction(L1LossParameter::SUM);
     this->ForwardBackward(true, true);
     for (int i = 0; i < 37; ++i) {

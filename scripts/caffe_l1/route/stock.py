@@ -6,7 +6,7 @@ user's own layers. There is no slash in them: Caffe writes no HDF5 snapshot of a
 """
 
 import re
-from typing import Any, NamedTuple, Tuple
+from typing import Any, Dict, List, NamedTuple, Tuple
 
 from . import options
 from .options import Options
@@ -80,7 +80,7 @@ def group_of(net: "list[Field]", index: int) -> Group:
     """What the layer at this place reads, and the total of what it says."""
     last, before = net[index], net[:index]
     top, wanted = string(last, "top"), string(last, "bottom")
-    helpers: list[Field] = []
+    helpers: List[Field] = []
     while wanted.startswith(top + b"_l1_"):
         makers = [at for at, layer in enumerate(before) if makes(layer, wanted, last)]
         if not makers:
@@ -102,7 +102,7 @@ def options_of(group: Group, last: Field) -> Options:
     top = string(last, "top")
     seen = [step_of(layer, top) for layer in group.helpers] + [step_of(last, top)]
     axis = dict(seen[-1].values).get("axis")
-    tried: list[Options] = [{}, *({"reduction": name} for name in ("MEAN", "SUM", "NONE"))]
+    tried: List[Options] = [{}, *({"reduction": name} for name in ("MEAN", "SUM", "NONE"))]
     if axis is not None:
         tried.append(options.checked({"reduction": "NONE", "axis": axis}, last.start))
     means = [given for given in tried for is_weighted in (False, True)
@@ -222,7 +222,7 @@ def plain(fields: Any) -> Any:
 
 def known_shapes(net: "list[Field]") -> "dict[bytes, tuple[int, ...]]":
     """Of the blobs whose shape stands in the net, unless two layers say two."""
-    found: dict[bytes, set] = {}
+    found: Dict[bytes, set] = {}
     for layer in net:
         for block in all_of(layer, "input_param") + all_of(layer, "dummy_data_param"):
             shapes = [dims(shape) for shape in all_of(block, "shape")]

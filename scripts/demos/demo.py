@@ -35,19 +35,23 @@ def main(arguments: "list[str]") -> int:
 
 def demo(quick: bool) -> None:
     OUTPUT.mkdir(parents=True, exist_ok=True)
-    print(f"\n[1/{1 if quick else 5}] stock Caffe, untouched, trains through the Python layer")
-    stock = stock_pycaffe()
-    results = [train("python", stock)]
+    stock, results = stock_pycaffe(), []
     if not quick:
-        print("\n[2/5] the same Caffe with the native layer as a plugin: nothing is rebuilt")
+        print("\n[1/6] stock Caffe, untouched, trains by layers of its own")
+        results.append(train("stock", stock))
+    step = "1/1" if quick else "2/6"
+    print(f"\n[{step}] stock Caffe, untouched, trains through the Python layer")
+    results.append(train("python", stock))
+    if not quick:
+        print("\n[3/6] the same Caffe with the native layer as a plugin: nothing is rebuilt")
         plugin = str(OUTPUT / "plugin.so")
         run([sys.executable, str(SCRIPTS / "build_plugin.py"), "-o", plugin], stock)
         results.append(train("plugin", stock, plugin))
-        print("\n[3/5] a copy of Caffe's source gets the native layer, and its tests")
+        print("\n[4/6] a copy of Caffe's source gets the native layer, and its tests")
         rebuilt = seeing(patched_tree() / "python")
-        print('\n[4/5] the rebuilt Caffe trains the same net with type: "L1Loss"')
+        print('\n[5/6] the rebuilt Caffe trains the same net with type: "L1Loss"')
         results.append(train("native", rebuilt))
-        print("\n[5/5] and with Caffe's EuclideanLoss, for comparison")
+        print("\n[6/6] and with Caffe's EuclideanLoss, for comparison")
         results.append(train("euclidean", rebuilt))
     report(results)
 

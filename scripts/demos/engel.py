@@ -29,6 +29,7 @@ class Route(NamedTuple):
 
 
 ROUTES = {
+    "stock": Route("Caffe's own layers, stock Caffe", 'type: "L1Loss"'),  # switched by train.py
     "python": Route("Python layer, stock Caffe", """type: "Python" loss_weight: 1
       python_param { module: "l1_loss_layer" layer: "L1LossLayer" }"""),
     "plugin": Route("plugin, stock Caffe", 'type: "L1Loss"'),

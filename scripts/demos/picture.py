@@ -7,8 +7,9 @@ from matplotlib.figure import Figure
 
 from . import engel
 
-STYLES = {"python": ("#1f77b4", "-", 2.5), "plugin": ("#17becf", "--", 2.0),
-          "native": ("#2ca02c", ":", 3.0), "euclidean": ("#d62728", "-", 1.5)}
+STYLES = {"stock": ("#ff7f0e", "-", 4.5), "python": ("#1f77b4", "-", 2.5),
+          "plugin": ("#17becf", "--", 2.0), "native": ("#2ca02c", ":", 3.0),
+          "euclidean": ("#d62728", "-", 1.5)}
 
 
 def shown(results: "list[dict]") -> dict:

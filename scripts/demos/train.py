@@ -9,6 +9,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from caffe_l1.route.switch import switch  # noqa: E402
+
 from demos import engel  # noqa: E402
 from demos.solver import make_solver, progress  # noqa: E402
 
@@ -23,6 +25,8 @@ def main(name: str, result: str, plugin: str = "") -> None:
     # The solver works with numbers around 1; the line is taken back to francs afterwards.
     middle, spread, unit = income.mean(), income.std(), food.std()
     net = engel.NET.format(count=len(income), layer=engel.ROUTES[name].layer)
+    if name == "stock":
+        net = switch(net.encode(), "stock").data.decode()
     solver = make_solver(net, engel.SOLVER)
     solver.net.blobs["income"].data[:, 0] = (income - middle) / spread
     solver.net.blobs["food"].data[:, 0] = food / unit

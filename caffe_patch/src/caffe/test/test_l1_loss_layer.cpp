@@ -768,6 +768,18 @@ TYPED_TEST(L1LossLayerTest, TestAllWeightsZero) {
   }
 }
 
+// Divided by 0, even a NaN that would not be hidden is nothing.
+TYPED_TEST(L1LossLayerTest, TestNaNOfWeightZeroIsNothingDividedByZero) {
+  typedef typename TypeParam::Dtype Dtype;
+  this->FillWeights(this->Shape(3));
+  caffe_set(3, Dtype(0), this->w_->mutable_cpu_data());
+  this->x_->mutable_cpu_data()[7] = std::numeric_limits<Dtype>::quiet_NaN();
+  this->SetReduction(L1LossParameter::VALID_MEAN);
+  this->CheckNothing();
+  this->SetReduction(L1LossParameter::WEIGHTED_MEAN);
+  this->CheckNothing();
+}
+
 // ---- beta -------------------------------------------------------------------
 
 // The numeric gradient too, where x meets y and where |x - y| is beta.
@@ -803,7 +815,8 @@ TYPED_TEST(L1LossLayerTest, TestSmooth) {
 TYPED_TEST(L1LossLayerTest, TestSmoothUnreduced) {
   this->SetReduction(L1LossParameter::NONE);
   this->SetBeta(1);
-  this->FillWeights(this->Shape(3, 2));
+  this->Fill(this->Shape(2, 3, 2, 2));
+  this->FillWeights(this->Shape(2, 3));
   this->x_->mutable_cpu_data()[0] = this->y_->cpu_data()[0];
   this->Forward();
   for (int i = 0; i < this->x_->count(); ++i) {
@@ -881,7 +894,8 @@ TYPED_TEST(L1LossLayerTest, TestBetaIsFromZeroToTheLargestFloat) {
 
 TYPED_TEST(L1LossLayerTest, TestUnreduced) {
   this->SetReduction(L1LossParameter::NONE);
-  this->FillWeights(this->Shape(3, 2));
+  this->Fill(this->Shape(2, 3, 2, 2));
+  this->FillWeights(this->Shape(2, 3));
   this->Forward();
   EXPECT_EQ(L1LossShape(*this->loss_), L1LossShape(*this->x_));
   for (int i = 0; i < this->x_->count(); ++i) {
@@ -892,7 +906,8 @@ TYPED_TEST(L1LossLayerTest, TestUnreduced) {
 
 TYPED_TEST(L1LossLayerTest, TestUnreducedMeansOverAxes) {
   this->SetReduction(L1LossParameter::NONE);
-  this->FillWeights(this->Shape(3, 1, 5, 2));
+  this->Fill(this->Shape(2, 3, 2, 2));
+  this->FillWeights(this->Shape(2, 1, 2, 2));
   for (int axis = -4; axis < 4; ++axis) {
     this->param_.mutable_l1_loss_param()->set_axis(axis);
     this->Forward();
@@ -931,6 +946,51 @@ TYPED_TEST(L1LossLayerTest, TestUnreducedMeansOfManyElements) {
       ASSERT_NEAR(this->loss_->cpu_data()[r], sum / rows[k], 1e-5);
     }
   }
+}
+
+// More rows than blocks that a device has at a time, and a few that are long.
+TYPED_TEST(L1LossLayerTest, TestUnreducedMeansOfManyRows) {
+  this->SetReduction(L1LossParameter::NONE);
+  this->param_.mutable_l1_loss_param()->set_axis(1);
+  const int rows[] = {1030, 5000, 3}, row[] = {5, 3, 30000};
+  for (int k = 0; k < 3; ++k) {
+    this->Fill(this->Shape(rows[k], row[k]));
+    this->ForwardBackward(true, true);
+    const int count = rows[k] * row[k];
+    double sum = 0;
+    for (int i = 0; i < count; ++i) {
+      sum += this->Element(i);
+      const double sign = this->x_->cpu_data()[i] > this->y_->cpu_data()[i]
+          ? 1 : -1;
+      ASSERT_NEAR(this->x_->cpu_diff()[i] * row[k], kLossWeight * sign, 1e-5);
+      if (i % row[k] != row[k] - 1) { continue; }
+      ASSERT_NEAR(this->loss_->cpu_data()[i / row[k]], sum / row[k], 1e-5);
+      sum = 0;
+    }
+  }
+}
+
+TYPED_TEST(L1LossLayerTest, TestUnreducedManyElements) {
+  this->SetReduction(L1LossParameter::NONE);
+  this->Fill(this->Shape(2, 150001));
+  this->Forward();
+  for (int i = 0; i < this->x_->count(); ++i) {
+    ASSERT_NEAR(this->loss_->cpu_data()[i], this->Element(i), 1e-5);
+  }
+}
+
+TYPED_TEST(L1LossLayerTest, TestNaNInTheDiffOfAnIgnoredElementIsGone) {
+  typedef typename TypeParam::Dtype Dtype;
+  this->SetReduction(L1LossParameter::NONE);
+  this->param_.mutable_l1_loss_param()->set_ignore_label(2);
+  this->y_->mutable_cpu_data()[4] = 2;
+  L1LossLayer<Dtype> layer(this->param_);
+  layer.SetUp(this->bottom_, this->top_);
+  layer.Forward(this->bottom_, this->top_);
+  this->loss_->mutable_cpu_diff()[4] = std::numeric_limits<Dtype>::quiet_NaN();
+  layer.Backward(this->top_, this->PropagateDown(true, true), this->bottom_);
+  EXPECT_EQ(this->x_->cpu_diff()[4], 0);
+  EXPECT_EQ(this->y_->cpu_diff()[4], 0);
 }
 
 // A larger top gets a new diff; the loss_weight must be in that one too.
@@ -1003,11 +1063,13 @@ static bool SameBits(const vector<Dtype>& a, const vector<Dtype>& b) {
 TYPED_TEST(L1LossLayerTest, TestEveryNumberOfThreadsComputesTheSameBits) {
   typedef typename TypeParam::Dtype Dtype;
   const int threads[] = {2, 3, 8};
-  this->Fill(this->Shape(kManyRows, kManyColumns));
+  const bool cpu = Caffe::mode() == Caffe::CPU;
+  const int runs = cpu ? 3 : 1, columns = cpu ? kManyColumns : 75;
+  this->Fill(this->Shape(kManyRows, columns));
   this->param_.mutable_l1_loss_param()->set_ignore_nonfinite_target(true);
   this->y_->mutable_cpu_data()[1000] = std::numeric_limits<Dtype>::infinity();
   const vector<int> weights[] = {vector<int>(), this->Shape(kManyRows),
-      this->Shape(kManyRows, kManyColumns)};
+      this->Shape(kManyRows, columns)};
   for (int w = 0; w < 3; ++w) {
     if (w > 0) { this->FillWeights(weights[w]); }
     for (int r = 0; r <= L1LossParameter::NONE + 1; ++r) {
@@ -1020,7 +1082,7 @@ TYPED_TEST(L1LossLayerTest, TestEveryNumberOfThreadsComputesTheSameBits) {
       SetThreads(1);
       const vector<Dtype> expected =
           Passes(this->param_, this->bottom_, this->top_);
-      for (int i = 0; i < 3; ++i) {
+      for (int i = 0; i < runs; ++i) {
         SetThreads(threads[i]);
         EXPECT_TRUE(SameBits(Passes(this->param_, this->bottom_, this->top_),
             expected)) << threads[i] << " threads, reduction " << r;

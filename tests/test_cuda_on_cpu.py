@@ -76,7 +76,7 @@ def test_random_layers_compute_what_the_oracle_says(build, program, tmp_path, sa
     path = build.link("random_layers", [layers, program.kernels, *program.layer])
     seed = random.SystemRandom().randrange(2**32)
     names = [f"{seed}/{i}" for i in range(int(LAYERS * float(os.environ.get("CAFFE_L1_FUZZ", 1))))]
-    cases = list(map(in_float, map(case_of, names)))
+    cases = [in_float(case_of(name, "native")) for name in names]
     (tmp_path / "jobs").write_bytes(b"".join(map(job, cases)))
     results = []
     for order in ORDERS:
@@ -89,7 +89,7 @@ def test_random_layers_compute_what_the_oracle_says(build, program, tmp_path, sa
     for name, case in zip(names, cases):
         for step, inputs in enumerate(case.passes):
             numbers, result = parse(numbers, case.options, inputs)
-            problem = compare(case.options, inputs, result)
+            problem = compare("native", case.options, inputs, result)
             assert not problem, f"{problem}: random_case of {name!r}, pass {step}, {case.options}"
     assert numbers.size == 0
     say(f"CUDA on the CPU: {len(cases)} random layers in {np.dtype(dtype).name}, 3 passes each, "

@@ -43,7 +43,8 @@ def stock_can_say(options: dict, x: tuple, y: tuple, w: tuple | None) -> bool:
     """Whether Caffe's own layers can, for shapes like these."""
     reduction = options.get("reduction", "BATCHMEAN")
     return (reduction in ("BATCHMEAN", "MEAN", "SUM", "NONE") and "ignore_label" not in options
-            and not options.get("ignore_nonfinite_target") and x == y and w in (None, x)
+            and not options.get("ignore_nonfinite_target") and not options.get("beta")
+            and x == y and w in (None, x)
             and (reduction, len(x)) != ("BATCHMEAN", 1) and options.get("axis") != -len(x))
 
 

@@ -63,7 +63,6 @@ def test_a_compiler_has_no_products_and_sums_to_fuse(compile_layer, tmp_path):
         found = re.findall(r"\b(fma|mul|add|sub|div)(\.rn)?\.(f32|f64)\b", target.read_text())
         arithmetic.append(Counter((operation, dtype) for operation, _, dtype in found))
     assert arithmetic[0] == arithmetic[1] and arithmetic[0]["fma", "f64"] > 0
-    assert not arithmetic[0]["fma", "f32"]
 
 
 @pytest.fixture

@@ -127,8 +127,8 @@ def test_what_a_user_may_get_wrong_is_one_line(arguments, environment, code, lin
     assert (done.returncode, done.stdout) == (code, line + "\n")
 
 
-@pytest.mark.parametrize("user, packages", [(0, "mmdebstrap bubblewrap"),
-                                            (1000, "mmdebstrap bubblewrap uidmap")])
+@pytest.mark.parametrize("user, packages", [
+    (0, "mmdebstrap bubblewrap"), (1000, "mmdebstrap bubblewrap debian-archive-keyring uidmap")])
 def test_a_host_is_asked_for_all_packages_at_once(tmp_path, user, packages):
     """On a Debian without any, where nothing may be installed."""
     for name, does in (("id", f"echo {user}"), ("dpkg-query", ":"), ("sudo", "exit 1"),

@@ -27,8 +27,8 @@ CASES = [
     {"reduction": "NONE", "weight": True, "loss_weight": 0.5},
 ]
 OF_ROUTES = [(route, case) for route in ROUTES for case in CASES
-             if route != "stock" or not set(map(str, case.values())) & {
-                 "VALID_MEAN", "WEIGHTED_MEAN"}]
+             if route != "stock" or not {*case, *map(str, case.values())} & {
+                 "VALID_MEAN", "WEIGHTED_MEAN", "beta"}]
 
 WRITE = """
 import json, sys

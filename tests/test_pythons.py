@@ -137,5 +137,7 @@ def test_what_check_prints_patches_a_tree_as_apply_does(program, line_ends, tree
         path: entry[0] for path, entry in contents(elsewhere).items()}
     assert kit("status", here).out == "applied (without a record, field number 1701)\n"
     assert kit("revert", here).code == 0
-    assert contents(here) == before
+    # git gives a file that it changes the permissions of a new one
+    assert {path: entry[0] for path, entry in contents(here).items()} == {
+        path: entry[0] for path, entry in before.items()}
     assert set(SOURCES).isdisjoint(before)

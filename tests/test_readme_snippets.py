@@ -28,6 +28,11 @@ NOT_RUN = {
     "ok     pycaffe": "it is what the doctor prints; test_doctor.py runs it",
     "scripts/apply_patch.py check ~/caffe      #": "runtest without --quick compiles all of "
         "Caffe's own tests, for half an hour; the README's has --quick, test_runtest.py all verbs",
+    "scripts/apply_patch.py check caffe >": "test_pythons.py does it, and the patch with it",
+    "patch -p1 <": "the same",
+    "scripts/host_packages.sh": "it makes the sandbox; test_shell.py has a mirror of its own",
+    "scripts/gpu_bundle.sh": "it wants a GPU; test_gpu_bundle.py builds and runs it",
+    "COMMON_FLAGS +=": "test_cuda_compiles.py compiles Caffe with what a written config says",
     "make -j$(nproc) && make": "make test compiles all of Caffe's own tests, for half an hour",
 }
 # What the page has told to do before, by the first words of the snippet.

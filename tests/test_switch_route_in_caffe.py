@@ -85,8 +85,8 @@ with open(sys.argv[1], "wb") as file:
 
 
 def said_by_stock(net: bytes) -> bool:
-    """Whether it has no masks, no count of weights, and the weights of each element."""
-    others = (b"VALID", b"WEIGHTED", b"ignore", b"normalize: true")
+    """Whether it has no masks, no beta, no count of weights, and the weights of each element."""
+    others = (b"VALID", b"WEIGHTED", b"ignore", b"beta", b"normalize: true")
     return not any(word in net for word in others)
 
 

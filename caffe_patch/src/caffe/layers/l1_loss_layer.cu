@@ -56,7 +56,8 @@ struct Block {
     if (beta != 0) {  // 1 from beta on, and no squares of large ones
       const Number near = size < beta ? size : Number(beta);
       slope = near / beta;
-      size = slope * fma(near, Number(-0.5), size);
+      // fma, or a compiler might fuse the product with what it is added to.
+      size = fma(slope, fma(near, Number(-0.5), size), Number(0));
     }
     const Number v = kQuantity == kOne ? 1
         : kQuantity == kLoss ? size

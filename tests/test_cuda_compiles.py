@@ -103,6 +103,9 @@ def test_the_flags_are_of_the_fields_that_this_cuda_lacks(nvcc, gpus):
                if f" {flag};" not in has]
     assert [flag[2:].split("=")[0] for flag in probe().cuda_flags] == lacking
     assert any("CMAKE_CXX_FLAGS" in option for option in cmake_options(probe())) == bool(lacking)
+    readme = (REPO / "caffe_patch" / "README.md").read_text()
+    [shown] = re.findall(r"^```make\n(COMMON_FLAGS.*?)^```", readme, re.MULTILINE | re.DOTALL)
+    assert not lacking or set(shown.splitlines()) <= set(makefile_config(probe()).splitlines())
 
 
 @needs_nvcc

@@ -242,7 +242,9 @@ class L1LossLayer : public LossLayer<Dtype> {
   void ForwardReduced_cpu(const vector<Blob<Dtype>*>& bottom, Blob<Dtype>* top);
   void ForwardUnreduced_cpu(const vector<Blob<Dtype>*>& bottom,
       Blob<Dtype>* top);
-  void ForwardSums_gpu(const vector<Blob<Dtype>*>& bottom, Blob<Dtype>* top);
+  void ForwardReduced_gpu(const vector<Blob<Dtype>*>& bottom, Blob<Dtype>* top);
+  void ForwardUnreduced_gpu(const vector<Blob<Dtype>*>& bottom,
+      Blob<Dtype>* top);
 
   /// @brief partial_, of its size.
   Blob<double>* Partial();

@@ -272,6 +272,22 @@ __global__ void WriteKernel(const unsigned int n, const Inputs<Dtype> inputs,
 
 inline int Blocks(const int n) { return (n - 1) / (kPack * kThreads) + 1; }
 
+// The sums of rows, divided by Z. Behind Z and its inverse is room for what the
+// parts add up to.
+template <typename Dtype>
+void SumRows(const Parts& parts, const Inputs<Dtype>& inputs, const bool counts,
+    const bool sum_weights, const double fixed, double* divisor, Dtype* top) {
+  Sums* sums = reinterpret_cast<Sums*>(divisor + 2);
+  // NOLINT_NEXT_LINE(whitespace/operators)
+  SumKernel<Dtype><<<parts.blocks(), parts.threads>>>(parts, inputs, counts,
+      sum_weights, sums, NULL, 1);
+  CUDA_POST_KERNEL_CHECK;
+  // NOLINT_NEXT_LINE(whitespace/operators)
+  FinishKernel<Dtype><<<parts.rows, kThreads>>>(parts.per_row, sums, counts,
+      fixed, divisor, top);
+  CUDA_POST_KERNEL_CHECK;
+}
+
 }  // namespace
 
 // ---- The layer --------------------------------------------------------------
@@ -286,41 +302,45 @@ Blob<double>* L1LossLayer<Dtype>::Partial() {
 template <typename Dtype>
 void L1LossLayer<Dtype>::Forward_gpu(const vector<Blob<Dtype>*>& bottom,
     const vector<Blob<Dtype>*>& top) {
-  const int count = bottom[0]->count();
   // Nothing to launch; the means over nothing are 0 on the CPU too.
-  if (count == 0) { return Forward_cpu(bottom, top); }
-  if (options_.reduction() != L1LossParameter::NONE
-      || top[0]->count() < count) {
-    return ForwardSums_gpu(bottom, top[0]);
+  if (bottom[0]->count() == 0) { return Forward_cpu(bottom, top); }
+  if (options_.reduction() == L1LossParameter::NONE) {
+    ForwardUnreduced_gpu(bottom, top[0]);
+  } else {
+    ForwardReduced_gpu(bottom, top[0]);
   }
-  const Spread<Dtype> ones = {NULL, top_map_};
-  // NOLINT_NEXT_LINE(whitespace/operators)
-  WriteKernel<Dtype, kWeightedLoss><<<Blocks(count), kThreads>>>(count,
-      Inputs<Dtype>(bottom, weight_map_, ignore_, beta_), ones, NULL, 1,
-      top[0]->mutable_gpu_data(), NULL);
-  CUDA_POST_KERNEL_CHECK;
 }
 
 template <typename Dtype>
-void L1LossLayer<Dtype>::ForwardSums_gpu(const vector<Blob<Dtype>*>& bottom,
+void L1LossLayer<Dtype>::ForwardReduced_gpu(const vector<Blob<Dtype>*>& bottom,
     Blob<Dtype>* top) {
-  const bool reduced = options_.reduction() != L1LossParameter::NONE;
-  const int rows = top->count(), row = bottom[0]->count() / rows;
-  const Parts parts(rows, row);
-  const bool means = !reduced && parts.per_row == 1;
-  double* divisor = Partial()->mutable_gpu_data();
-  Sums* sums = reinterpret_cast<Sums*>(divisor + 2);
+  const Inputs<Dtype> inputs(bottom, weight_map_, ignore_, beta_);
+  SumRows(Parts(1, bottom[0]->count()), inputs, counts(),
+      options_.reduction() == L1LossParameter::WEIGHTED_MEAN,
+      Divisor(*bottom[0], 0), Partial()->mutable_gpu_data(),
+      top->mutable_gpu_data());
+}
+
+template <typename Dtype>
+void L1LossLayer<Dtype>::ForwardUnreduced_gpu(
+    const vector<Blob<Dtype>*>& bottom, Blob<Dtype>* top) {
+  const Inputs<Dtype> inputs(bottom, weight_map_, ignore_, beta_);
+  const int count = bottom[0]->count(), row = count / top->count();
+  const Parts parts(top->count(), row);
   Dtype* out = top->mutable_gpu_data();
-  // NOLINT_NEXT_LINE(whitespace/operators)
-  SumKernel<Dtype><<<parts.blocks(), parts.threads>>>(parts,
-      Inputs<Dtype>(bottom, weight_map_, ignore_, beta_), counts(),
-      options_.reduction() == L1LossParameter::WEIGHTED_MEAN, sums,
-      means ? out : NULL, 1. / row);
-  CUDA_POST_KERNEL_CHECK;
-  if (means) { return; }
-  // NOLINT_NEXT_LINE(whitespace/operators)
-  FinishKernel<Dtype><<<rows, kThreads>>>(parts.per_row, sums, counts(),
-      reduced ? Divisor(*bottom[0], 0) : row, divisor, out);
+  if (row == 1) {
+    const Spread<Dtype> ones = {NULL, top_map_};
+    // NOLINT_NEXT_LINE(whitespace/operators)
+    WriteKernel<Dtype, kWeightedLoss><<<Blocks(count), kThreads>>>(count,
+        inputs, ones, NULL, 1, out, NULL);
+  } else if (parts.per_row == 1) {
+    // NOLINT_NEXT_LINE(whitespace/operators)
+    SumKernel<Dtype><<<parts.blocks(), parts.threads>>>(parts, inputs, false,
+        false, NULL, out, 1. / row);
+  } else {
+    SumRows(parts, inputs, false, false, row, Partial()->mutable_gpu_data(),
+        out);
+  }
   CUDA_POST_KERNEL_CHECK;
 }
 

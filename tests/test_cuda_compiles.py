@@ -46,7 +46,7 @@ def test_the_gpu_twin_compiles_and_spills_no_register(compile_layer, tmp_path):
     said = compile_layer("--resource-usage", "-c", "-o", target,
                          *(f"-gencode=arch=compute_{n},code=sm_{n}" for n in ARCHITECTURES))
     frames = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores", said)
-    kernels, dtypes = 4, 2
+    kernels, dtypes = 7, 2  # all but the one that finishes for the smooth loss too
     assert frames == [("0", "0")] * (kernels * dtypes * len(ARCHITECTURES)), said[-3000:]
     symbols = subprocess.run(["nm", "-C", str(target)], stdout=subprocess.PIPE, text=True).stdout
     for dtype in ("float", "double"):

@@ -49,11 +49,11 @@ struct Block {
   }
 
   // What element k contributes, computed in Number; 0 where it is not kept.
-  template <typename Number, Quantity kQuantity>
+  template <typename Number, Quantity kQuantity, bool kSmooth>
   __device__ Number at(const int k, const Number w) const {
     const Number difference = static_cast<Number>(x[k]) - y[k];
     Number size = fabs(difference), slope = 1;
-    if (beta != 0) {  // 1 from beta on, and no squares of large ones
+    if (kSmooth) {  // 1 from beta on, and no squares of large ones
       const Number near = size < beta ? size : Number(beta);
       slope = near / beta;
       // fma, or a compiler might fuse the product with what it is added to.
@@ -68,44 +68,46 @@ struct Block {
         : difference > 0 ? w * slope : difference < 0 ? -w * slope : difference;
     return kept[k] ? v : 0;
   }
-  template <typename Number, Quantity kQuantity>
+  template <typename Number, Quantity kQuantity, bool kSmooth>
   __device__ Number at(const int k) const {
-    return at<Number, kQuantity>(k, weight[k]);
+    return at<Number, kQuantity, kSmooth>(k, weight[k]);
   }
 };
 
 // Sums a quantity times another. What is never negative meets in pairs in
 // Dtype before it meets a double, which most devices add slowly. Products with
 // weights can cancel: they meet in double, fused, and no compiler may choose.
-template <typename Number, Quantity kQuantity, Quantity kTimes, typename Dtype>
+template <typename Number, Quantity kQuantity, Quantity kTimes, bool kSmooth,
+    typename Dtype>
 __device__ double Sum(const Block<Dtype>& block) {
   if (kTimes == kOne) {
-    return (block.template at<Number, kQuantity>(0)
-            + block.template at<Number, kQuantity>(1))
-        + (block.template at<Number, kQuantity>(2)
-            + block.template at<Number, kQuantity>(3));
+    return (block.template at<Number, kQuantity, kSmooth>(0)
+            + block.template at<Number, kQuantity, kSmooth>(1))
+        + (block.template at<Number, kQuantity, kSmooth>(2)
+            + block.template at<Number, kQuantity, kSmooth>(3));
   }
   double sum = 0;
   for (int k = 0; k < kPack; ++k) {
-    sum = fma(static_cast<double>(block.template at<Number, kQuantity>(k)),
-        static_cast<double>(block.template at<Number, kTimes>(k)), sum);
+    const double number = block.template at<Number, kQuantity, kSmooth>(k);
+    const double times = block.template at<Number, kTimes, kSmooth>(k);
+    sum = fma(number, times, sum);
   }
   return sum;
 }
 
 // What has left the range of Dtype, or is NaN or infinite, is summed again.
-template <typename Dtype>
+template <bool kSmooth, typename Dtype>
 __device__ double Loss(const Block<Dtype>& block, const bool weighted) {
-  const double sum = weighted ? Sum<Dtype, kLoss, kWeight>(block)
-      : Sum<Dtype, kLoss, kOne>(block);
-  return sum - sum == 0 ? sum : Sum<double, kLoss, kWeight>(block);
+  const double sum = weighted ? Sum<Dtype, kLoss, kWeight, kSmooth>(block)
+      : Sum<Dtype, kLoss, kOne, kSmooth>(block);
+  return sum - sum == 0 ? sum : Sum<double, kLoss, kWeight, kSmooth>(block);
 }
 
 // What a block adds to a divisor that counts.
 template <typename Dtype>
 __device__ double Counted(const Block<Dtype>& block, const bool sum_weights) {
-  return sum_weights ? Sum<Dtype, kOne, kWeight>(block)
-      : Sum<Dtype, kNonzeroWeight, kOne>(block);
+  return sum_weights ? Sum<Dtype, kOne, kWeight, false>(block)
+      : Sum<Dtype, kNonzeroWeight, kOne, false>(block);
 }
 
 // The bottoms, and what the options make of them.
@@ -184,7 +186,7 @@ struct Parts {
 };
 
 // The sums of parts, or the means of rows that are one part.
-template <typename Dtype>
+template <typename Dtype, bool kSmooth>
 __global__ void SumKernel(const Parts parts, const Inputs<Dtype> inputs,
     const bool counts, const bool sum_weights, Sums* sums, Dtype* means,
     const double scale) {
@@ -201,7 +203,7 @@ __global__ void SumKernel(const Parts parts, const Inputs<Dtype> inputs,
       Block<Dtype> block = inputs.block(i, end);
       block.Ignore(inputs.ignore);
       if (counts) { result.counted += Counted(block, sum_weights); }
-      result.loss += Loss(block, inputs.weight.data != NULL);
+      result.loss += Loss<kSmooth>(block, inputs.weight.data != NULL);
     }
   }
   result = BlockSum(result);
@@ -238,7 +240,7 @@ __global__ void FinishKernel(const int per_row, const Sums* sums,
 // Writes losses, or gradients: scale * top_diff times sign and weight. With a
 // divisor and its inverse, top_diff / divisor, one number, takes the place of
 // both. What leaves the range of Dtype on the way is computed again.
-template <typename Dtype, Quantity kQuantity>
+template <typename Dtype, Quantity kQuantity, bool kSmooth>
 __global__ void WriteKernel(const unsigned int n, const Inputs<Dtype> inputs,
     const Spread<Dtype> top_diff, const double* divisor, const double scale,
     Dtype* plus, Dtype* minus) {
@@ -257,12 +259,12 @@ __global__ void WriteKernel(const unsigned int n, const Inputs<Dtype> inputs,
   for (int k = 0; k < kPack; ++k) {
     const unsigned int i = first + k * kThreads;
     if (i >= n) { return; }
-    Dtype v = block.template at<Dtype, kQuantity>(k,
+    Dtype v = block.template at<Dtype, kQuantity, kSmooth>(k,
         block.weight[k] * factors[k] * Dtype(all));
-    if (!block.kept[k] || z == 0) {
+    if (z == 0) {
       v = 0;
     } else if (!normal || !(v - v == 0)) {
-      v = block.template at<double, kQuantity>(k,
+      v = block.template at<double, kQuantity, kSmooth>(k,
           static_cast<double>(block.weight[k]) * factors[k] * numerator / z);
     }
     if (plus) { plus[i] = v; }
@@ -270,7 +272,20 @@ __global__ void WriteKernel(const unsigned int n, const Inputs<Dtype> inputs,
   }
 }
 
-inline int Blocks(const int n) { return (n - 1) / (kPack * kThreads) + 1; }
+// ---- Launches ---------------------------------------------------------------
+
+template <typename Dtype>
+void SumParts(const Parts& parts, const Inputs<Dtype>& inputs,
+    const bool counts, const bool sum_weights, Sums* sums, Dtype* means,
+    const double scale) {
+  void (*kernel)(Parts, Inputs<Dtype>, bool, bool, Sums*, Dtype*, double) =
+      SumKernel<Dtype, false>;
+  if (inputs.beta != 0) { kernel = SumKernel<Dtype, true>; }
+  // NOLINT_NEXT_LINE(whitespace/operators)
+  kernel<<<parts.blocks(), parts.threads>>>(parts, inputs, counts, sum_weights,
+      sums, means, scale);
+  CUDA_POST_KERNEL_CHECK;
+}
 
 // The sums of rows, divided by Z. Behind Z and its inverse is room for what the
 // parts add up to.
@@ -278,13 +293,23 @@ template <typename Dtype>
 void SumRows(const Parts& parts, const Inputs<Dtype>& inputs, const bool counts,
     const bool sum_weights, const double fixed, double* divisor, Dtype* top) {
   Sums* sums = reinterpret_cast<Sums*>(divisor + 2);
-  // NOLINT_NEXT_LINE(whitespace/operators)
-  SumKernel<Dtype><<<parts.blocks(), parts.threads>>>(parts, inputs, counts,
-      sum_weights, sums, NULL, 1);
-  CUDA_POST_KERNEL_CHECK;
+  SumParts<Dtype>(parts, inputs, counts, sum_weights, sums, NULL, 1);
   // NOLINT_NEXT_LINE(whitespace/operators)
   FinishKernel<Dtype><<<parts.rows, kThreads>>>(parts.per_row, sums, counts,
       fixed, divisor, top);
+  CUDA_POST_KERNEL_CHECK;
+}
+
+template <Quantity kQuantity, typename Dtype>
+void Write(const unsigned int n, const Inputs<Dtype>& inputs,
+    const Spread<Dtype>& top_diff, const double* divisor, const double scale,
+    Dtype* plus, Dtype* minus) {
+  void (*kernel)(unsigned int, Inputs<Dtype>, Spread<Dtype>, const double*,
+      double, Dtype*, Dtype*) = WriteKernel<Dtype, kQuantity, false>;
+  if (inputs.beta != 0) { kernel = WriteKernel<Dtype, kQuantity, true>; }
+  // NOLINT_NEXT_LINE(whitespace/operators)
+  kernel<<<(n - 1) / (kPack * kThreads) + 1, kThreads>>>(n, inputs, top_diff,
+      divisor, scale, plus, minus);
   CUDA_POST_KERNEL_CHECK;
 }
 
@@ -330,18 +355,13 @@ void L1LossLayer<Dtype>::ForwardUnreduced_gpu(
   Dtype* out = top->mutable_gpu_data();
   if (row == 1) {
     const Spread<Dtype> ones = {NULL, top_map_};
-    // NOLINT_NEXT_LINE(whitespace/operators)
-    WriteKernel<Dtype, kWeightedLoss><<<Blocks(count), kThreads>>>(count,
-        inputs, ones, NULL, 1, out, NULL);
+    Write<kWeightedLoss, Dtype>(count, inputs, ones, NULL, 1, out, NULL);
   } else if (parts.per_row == 1) {
-    // NOLINT_NEXT_LINE(whitespace/operators)
-    SumKernel<Dtype><<<parts.blocks(), parts.threads>>>(parts, inputs, false,
-        false, NULL, out, 1. / row);
+    SumParts<Dtype>(parts, inputs, false, false, NULL, out, 1. / row);
   } else {
     SumRows(parts, inputs, false, false, row, Partial()->mutable_gpu_data(),
         out);
   }
-  CUDA_POST_KERNEL_CHECK;
 }
 
 template <typename Dtype>
@@ -356,12 +376,10 @@ void L1LossLayer<Dtype>::Backward_gpu(const vector<Blob<Dtype>*>& top,
   }
   const bool reduced = options_.reduction() != L1LossParameter::NONE;
   const Spread<Dtype> top_diff = {top[0]->gpu_diff(), top_map_};
-  // NOLINT_NEXT_LINE(whitespace/operators)
-  WriteKernel<Dtype, kWeightedSign><<<Blocks(count), kThreads>>>(count,
+  Write<kWeightedSign>(count,
       Inputs<Dtype>(bottom, weight_map_, ignore_, beta_), top_diff,
       reduced ? Partial()->gpu_data() : NULL,
       static_cast<double>(top[0]->count()) / count, diff[0], diff[1]);
-  CUDA_POST_KERNEL_CHECK;
 }
 
 INSTANTIATE_LAYER_GPU_FUNCS(L1LossLayer);

@@ -343,8 +343,11 @@ TYPED_TEST(L1LossLayerTest, TestManyElements) {
   const vector<int> counts = this->CountsAboutPowersOfTwo();
   for (int k = 0; k < counts.size(); ++k) {
     this->Fill(this->Shape(1, counts[k]));
-    this->CheckLoss();
-    this->CheckGradients();
+    for (int beta = 0; beta < 2; ++beta) {
+      this->SetBeta(beta);
+      this->CheckLoss();
+      this->CheckGradients();
+    }
   }
 }
 
@@ -825,17 +828,6 @@ TYPED_TEST(L1LossLayerTest, TestSmoothUnreduced) {
   this->CheckNumerically();
   this->param_.mutable_l1_loss_param()->set_axis(2);
   this->CheckNumerically();
-}
-
-// Long enough for every path of the blocked loops, and for their remainders.
-TYPED_TEST(L1LossLayerTest, TestSmoothOfManyElements) {
-  const vector<int> counts = this->CountsAboutPowersOfTwo();
-  this->SetBeta(1);
-  for (int k = 0; k < counts.size(); ++k) {
-    this->Fill(this->Shape(1, counts[k]));
-    this->CheckLoss();
-    this->CheckGradients();
-  }
 }
 
 // In float: what would overflow or vanish on the way is right, and from beta

@@ -7,6 +7,8 @@ names switch_route.py knows them again. Works on Python 2.7 and 3.5 onward, with
 
 from collections import namedtuple
 
+from l1_loss_checks import DEFAULTS, Options
+
 # part: the end of its name, or nothing for the loss's own layer; values: what its block says.
 Step = namedtuple("Step", "part type values")
 
@@ -49,12 +51,9 @@ def is_scalar(reduction, axis):
 
 def check(options, is_weighted):
     """Raise ValueError for Options that Caffe's own layers cannot say."""
-    if options.ignore_label is not None:
-        raise cannot('option "ignore_label"')
-    if options.ignore_nonfinite_target:
-        raise cannot('option "ignore_nonfinite_target"')
-    if options.beta:
-        raise cannot('option "beta"')
+    for name, value, default in zip(Options._fields, options, DEFAULTS):
+        if name not in ("reduction", "axis") and value != default:
+            raise cannot('option "%s"' % name)
     if options.reduction in ("VALID_MEAN", "WEIGHTED_MEAN"):
         raise cannot('"reduction": "%s"' % options.reduction, "take another route" if is_weighted
                      else "write MEAN, the same without weights")

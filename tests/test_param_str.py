@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import subprocess
 
 import l1_loss_checks
@@ -175,3 +176,12 @@ def test_the_list_of_cases_has_every_option_right_and_wrong():
     for name in l1_loss_checks.Options._fields:
         assert any(name in expected for _, expected in ACCEPTED), name
         assert any(f'option "{name}" is ' in expected for _, expected in REFUSED), name
+
+
+def test_the_defaults_of_the_message_are_those_of_the_python_layer():
+    message = (REPO / "caffe_patch/src/caffe/proto/l1_loss_parameter.proto").read_text()
+    fields = re.findall(r"^  optional \w+ (\w+) = \d+(?: \[default = (\w+)\])?;", message,
+                        re.MULTILINE)
+    said = {name: json.loads(word) if word not in ("", "BATCHMEAN") else word or None
+            for name, word in fields}
+    assert said == l1_loss_checks.DEFAULTS._asdict()

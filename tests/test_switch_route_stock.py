@@ -7,6 +7,8 @@ import itertools
 import pytest
 from caffe_l1 import cli
 from caffe_l1.route.layer import ROUTES
+from caffe_l1.route.options import checks
+from caffe_l1.route.options import stock as said
 from caffe_l1.route.switch import switch
 from caffe_l1.route.text_format import Problem, place
 
@@ -215,6 +217,14 @@ def shaped(x: str, y: str, w: str, options: str) -> str:
 
 ONE = "layer { type: 'L1Loss' bottom: 'x' bottom: 'y' top: 'loss' %s}"
 SAYS_NOT = "Caffe's own layers have no "
+
+
+@pytest.mark.parametrize("name", sorted({*checks.Options._fields} - {"reduction", "axis"}))
+def test_an_option_that_nobody_taught_it_is_refused(name):
+    with pytest.raises(ValueError, match=f'{SAYS_NOT}option "{name}"; fix: take another route'):
+        said.check(checks.DEFAULTS._replace(**{name: 7}), False)
+
+
 REFUSED = {
     ONE % "l1_loss_param { ignore_label: 0 } ":
         (1, 60, SAYS_NOT + 'option "ignore_label"; fix: take another route'),
